@@ -1,0 +1,93 @@
+//! The columns of an attempt, which stand on `deliveries` (the last one) and on `attempts` alike.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use domain::attempt::Attempt;
+
+/// Attempts turned into one array a column, as `unnest` takes them. An attempt that has not ended is a row of nulls.
+#[derive(Default)]
+pub(super) struct AttemptColumns<'a> {
+    pub started_at: Vec<Option<DateTime<Utc>>>,
+    pub sent_version: Vec<Option<i32>>,
+    pub response_code: Vec<Option<i32>>,
+    pub error_kind: Vec<Option<&'static str>>,
+    pub error: Vec<Option<Cow<'a, str>>>,
+    pub response_headers: Vec<Option<&'a [u8]>>,
+    pub response_body: Vec<Option<&'a [u8]>>,
+    pub dns_us: Vec<Option<i64>>,
+    pub connect_us: Vec<Option<i64>>,
+    pub tls_us: Vec<Option<i64>>,
+    pub first_byte_us: Vec<Option<i64>>,
+    pub total_us: Vec<Option<i64>>,
+    pub reused_connection: Vec<Option<bool>>,
+}
+
+impl<'a> AttemptColumns<'a> {
+    pub fn push(&mut self, attempt: Option<&'a Attempt>, sent_version: i32) {
+        let response = attempt.and_then(|a| a.response.as_ref());
+        let failure = attempt.and_then(Attempt::failure);
+        let timings = attempt.map(|a| a.timings);
+        self.started_at.push(attempt.map(|a| a.started_at));
+        self.sent_version.push(attempt.map(|_| sent_version));
+        self.response_code
+            .push(response.map(|r| i32::from(r.status)));
+        self.error_kind.push(failure.map(|f| f.kind.as_str()));
+        self.error.push(failure.map(|f| without_nul(&f.message)));
+        self.response_headers
+            .push(response.map(|r| r.headers.as_ref()));
+        self.response_body.push(response.map(|r| r.body.as_ref()));
+        self.dns_us.push(timings.and_then(|t| t.dns).map(micros));
+        self.connect_us
+            .push(timings.and_then(|t| t.connect).map(micros));
+        self.tls_us.push(timings.and_then(|t| t.tls).map(micros));
+        self.first_byte_us
+            .push(timings.and_then(|t| t.first_byte).map(micros));
+        self.total_us.push(timings.map(|t| micros(t.total)));
+        self.reused_connection
+            .push(timings.map(|t| t.reused_connection));
+    }
+}
+
+fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// One NUL in a text would fail the whole batch.
+pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Binds all attempt columns of a statement, in the order of [`AttemptColumns`].
+macro_rules! bind_attempts {
+    ($query:expr, $columns:expr) => {
+        $query
+            .bind::<Array<Nullable<Timestamptz>>, _>($columns.started_at)
+            .bind::<Array<Nullable<Integer>>, _>($columns.sent_version)
+            .bind::<Array<Nullable<Integer>>, _>($columns.response_code)
+            .bind::<Array<Nullable<Text>>, _>($columns.error_kind)
+            .bind::<Array<Nullable<Text>>, _>($columns.error)
+            .bind::<Array<Nullable<Binary>>, _>($columns.response_headers)
+            .bind::<Array<Nullable<Binary>>, _>($columns.response_body)
+            .bind::<Array<Nullable<BigInt>>, _>($columns.dns_us)
+            .bind::<Array<Nullable<BigInt>>, _>($columns.connect_us)
+            .bind::<Array<Nullable<BigInt>>, _>($columns.tls_us)
+            .bind::<Array<Nullable<BigInt>>, _>($columns.first_byte_us)
+            .bind::<Array<Nullable<BigInt>>, _>($columns.total_us)
+            .bind::<Array<Nullable<Bool>>, _>($columns.reused_connection)
+    };
+}
+pub(super) use bind_attempts;
+
+/// Their names, in the same order.
+macro_rules! attempt_columns {
+    () => {
+        "started_at, sent_version, response_code, error_kind, error, response_headers, response_body, \
+         dns_us, connect_us, tls_us, first_byte_us, total_us, reused_connection"
+    };
+}
+pub(super) use attempt_columns;
