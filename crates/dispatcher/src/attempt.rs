@@ -1,0 +1,233 @@
+//! One attempt as every lane makes it: admitted, sent, judged.
+//!
+//! [`crate::fan_out`] makes first attempts and [`crate::due`] later ones; what they record is theirs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::Link;
+use bytes::Bytes;
+use domain::attempt::Attempt;
+use domain::delivery::ParkReason;
+use domain::retry_policy::{Next, RetryPolicy};
+use domain::webhook::Subscription;
+use store::health::BreakerRow;
+use store::record::Step;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::deliver::{Request, Sender};
+use crate::isolation::{
+    Admission, BreakerChange, BreakerState, Feedback, Gate, Lane, Parking, Permit, Target,
+};
+use crate::metrics::Metrics;
+use crate::pulse::Pulse;
+
+/// What is sent, and to whom.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub subscription: Arc<Subscription>,
+    pub event_id: Arc<str>,
+    pub event_type: Arc<str>,
+    pub body: Bytes,
+}
+
+/// What became of a delivery's turn.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Ended { step: Step, attempt: Box<Attempt> },
+    PutOff(PutOff),
+}
+
+/// A delivery that is not tried now.
+#[derive(Clone, Copy, Debug)]
+pub struct PutOff {
+    pub wait: Duration,
+    pub reason: ParkReason,
+}
+
+impl From<PutOff> for Step {
+    fn from(PutOff { wait, reason }: PutOff) -> Self {
+        Self::Parked { wait, reason }
+    }
+}
+
+/// Everything that attempts need; shared by all lanes.
+pub struct Attempts {
+    pub gate: Gate,
+    pub sender: Sender,
+    pub policy: RetryPolicy,
+    pub pulse: Pulse,
+    pub breakers: mpsc::Sender<BreakerRow>,
+    pub metrics: Metrics,
+    /// Nothing new is begun once this is cancelled.
+    pub draining: CancellationToken,
+    /// Longest wait for a slot when there is no reason to park: well below the broker's consumer timeout.
+    pub wait_max: Duration,
+}
+
+/// How far a delivery has come already, for its schedule.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Attempts before this one.
+    pub attempts: u32,
+    pub parkings: u32,
+}
+
+impl Attempts {
+    /// Waits for a slot. The error tells how long to put the delivery off instead.
+    pub async fn admit(
+        &self,
+        lane: Lane,
+        target: Target,
+        progress: Progress,
+    ) -> Result<Permit, PutOff> {
+        let admission = tokio::time::timeout(self.wait_max, self.gate.admit(lane, target));
+        match self.draining.run_until_cancelled(admission).await {
+            Some(Ok(Admission::Go(permit))) => Ok(permit),
+            Some(Ok(Admission::Park(parking))) => Err(self.park(&parking, progress)),
+            Some(Err(_)) | None => Err(self.put_off()),
+        }
+    }
+
+    /// Makes the attempt that was admitted. The link is the one over which its message came.
+    pub async fn send(
+        &self,
+        lane: Lane,
+        permit: Permit,
+        outgoing: &Outgoing,
+        link: &Link,
+        progress: Progress,
+    ) -> Verdict {
+        if !self.pulse.may_send(link) {
+            return Verdict::PutOff(self.put_off());
+        }
+        let attempt = self.sender.send(&outgoing.request()).await;
+        self.observe(lane_name(lane), &attempt);
+        match permit.finish(&attempt) {
+            Feedback::Counted { breaker } => {
+                self.write(breaker);
+                let step = self.next(progress.attempts.saturating_add(1), &attempt);
+                Verdict::Ended {
+                    step,
+                    attempt: Box::new(attempt),
+                }
+            }
+            Feedback::Ours(parking) => Verdict::PutOff(self.park(&parking, progress)),
+        }
+    }
+
+    /// A test call: past breaker and cap, and nothing is learned from it.
+    pub async fn send_test(&self, outgoing: &Outgoing) -> Attempt {
+        let attempt = self.sender.send(&outgoing.request()).await;
+        self.observe("test", &attempt);
+        attempt
+    }
+
+    /// What follows the attempt of that number.
+    #[must_use]
+    pub fn next(&self, number: u32, attempt: &Attempt) -> Step {
+        match self.policy.after_attempt(number, attempt, rand::random()) {
+            Next::Delivered => Step::Delivered,
+            Next::Exhausted => Step::Exhausted,
+            Next::Retry {
+                after,
+                extend_expiry_by,
+            } => Step::Retry {
+                after,
+                extend_expiry_by,
+            },
+        }
+    }
+
+    /// Parks for what the schedule says, spread over the webhook's backlog.
+    #[must_use]
+    pub fn park(&self, parking: &Parking, progress: Progress) -> PutOff {
+        let step = self
+            .policy
+            .park_for(progress.attempts, progress.parkings, rand::random());
+        let wait = step.max(parking.at_least) + parking.backlog_spread.mul_f64(rand::random());
+        self.parked(wait, parking.reason)
+    }
+
+    /// Parks what can't be used for a reason of ours.
+    #[must_use]
+    pub fn park_unreadable(&self, progress: Progress) -> PutOff {
+        let wait = self
+            .policy
+            .park_for(progress.attempts, progress.parkings, rand::random());
+        self.parked(wait, ParkReason::Unreadable)
+    }
+
+    /// Another dispatcher, or this one after its restart, can go on with it at once.
+    fn put_off(&self) -> PutOff {
+        self.parked(Duration::ZERO, ParkReason::Budget)
+    }
+
+    fn parked(&self, wait: Duration, reason: ParkReason) -> PutOff {
+        self.metrics
+            .parked
+            .with_label_values(&[reason.as_str()])
+            .inc();
+        PutOff { wait, reason }
+    }
+
+    fn observe(&self, lane: &str, attempt: &Attempt) {
+        let result = attempt
+            .failure()
+            .map_or("delivered", |failure| failure.kind.as_str());
+        self.metrics
+            .attempts
+            .with_label_values(&[lane, result])
+            .inc();
+        self.metrics
+            .attempt_seconds
+            .with_label_values(&[lane])
+            .observe(attempt.timings.total.as_secs_f64());
+    }
+
+    /// Only shown to people: when the writer is behind, the next change tells more anyway.
+    fn write(&self, change: Option<BreakerChange>) {
+        let Some(change) = change else { return };
+        let (state, open_for) = match change.state {
+            BreakerState::Closed => (None, Duration::ZERO),
+            BreakerState::Open { open_for } => (Some("open"), open_for),
+        };
+        let row = BreakerRow {
+            webhook_id: change.webhook_id,
+            state,
+            reason: "too many failures".to_owned(),
+            until: chrono::Utc::now() + open_for,
+        };
+        let _ = self.breakers.try_send(row);
+    }
+}
+
+impl Outgoing {
+    fn request(&self) -> Request<'_> {
+        Request {
+            url: &self.subscription.url,
+            signer: &self.subscription.signer,
+            event_type: &self.event_type,
+            delivery_id: &self.event_id,
+            body: self.body.clone(),
+        }
+    }
+
+    /// Whom the gate is asked for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            webhook_id: self.subscription.webhook_id,
+            partner_id: self.subscription.partner_id,
+            epoch: self.subscription.version.into(),
+        }
+    }
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::First => "first",
+        Lane::Due => "due",
+    }
+}

@@ -1,0 +1,131 @@
+//! What the dispatcher says of itself: its heartbeat, its readiness, the state of its breakers and its gauges.
+//!
+//! Writes `service_instances` and `webhook_breakers`, for people to read; nothing here decides anything.
+
+use std::time::Duration;
+
+use broker::Broker;
+use runtime::probes::{Check, Readiness};
+use store::health::BreakerRow;
+use store::service_instance::Heartbeat;
+use store::{Store, StoreError};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::isolation::{EgressState, Gate};
+use crate::metrics::Metrics;
+
+const SERVICE: &str = "dispatcher";
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Presence {
+    pub instance: String,
+    pub store: Store,
+    pub broker: Broker,
+    pub gate: Gate,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub postgres: Check,
+    pub rabbitmq: Check,
+}
+
+impl Presence {
+    /// Looks and says until told to stop; then takes the instance off the list.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut beat = tokio::time::interval(HEARTBEAT_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = look.tick() => self.look().await,
+                _ = beat.tick() => self.say(self.heartbeat().await),
+            }
+        }
+        self.say(self.leave().await);
+    }
+
+    async fn look(&self) {
+        match self.store.ping().await {
+            Ok(()) => self.postgres.ok(),
+            Err(error) => self.postgres.failing(runtime::exit::chain(&error)),
+        }
+        let state = self.broker.state();
+        if state.is_ready() {
+            self.rabbitmq.ok()
+        } else {
+            self.rabbitmq.failing(state.to_string())
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        let seen = self.gate.snapshot();
+        let metrics = &self.metrics;
+        let gauges = [
+            (&metrics.in_flight, seen.in_flight),
+            (&metrics.suspects_in_flight, seen.suspects_in_flight),
+            (&metrics.waiting, seen.waiting),
+        ];
+        for (gauge, lanes) in gauges {
+            gauge.with_label_values(&["first"]).set(count(lanes.first));
+            gauge.with_label_values(&["due"]).set(count(lanes.due));
+        }
+        metrics.open_breakers.set(count(seen.open_breakers));
+        metrics.tracked_webhooks.set(count(seen.tracked_webhooks));
+        metrics
+            .egress_paused
+            .set(i64::from(seen.egress == EgressState::Paused));
+    }
+
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        let mut connection = self.store.get().await?;
+        let heartbeat = Heartbeat {
+            instance: &self.instance,
+            service: SERVICE,
+            version: runtime::metrics::VERSION,
+            ready: self.readiness.is_ready(),
+            detail: &format!("rabbitmq: {}", self.broker.state()),
+        };
+        store::service_instance::heartbeat(&mut connection, &heartbeat).await
+    }
+
+    async fn leave(&self) -> Result<(), StoreError> {
+        let mut connection = self.store.get().await?;
+        store::service_instance::remove(&mut connection, &self.instance).await
+    }
+
+    /// Postgres away shows on the readiness probe already.
+    fn say(&self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::debug!(
+                error = runtime::exit::chain(&error),
+                "can't write the heartbeat"
+            );
+        }
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Writes the changes of breakers until nobody reports any more. One that is lost is made good by the next.
+pub async fn write_breakers(
+    instance: String,
+    store: Store,
+    mut changes: mpsc::Receiver<BreakerRow>,
+) {
+    while let Some(change) = changes.recv().await {
+        let written = async {
+            let mut connection = store.get().await?;
+            store::health::write_breaker(&mut connection, &instance, &change).await
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(
+                error = runtime::exit::chain(&error),
+                "can't write the state of a breaker"
+            );
+        }
+    }
+}
