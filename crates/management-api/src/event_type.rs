@@ -1,0 +1,3 @@
+//! The kinds of events that partners can subscribe to.
+
+pub mod list;
