@@ -106,7 +106,7 @@ impl Attempts {
         self.observe(lane_name(lane), &attempt);
         match permit.finish(&attempt) {
             Feedback::Counted { breaker } => {
-                self.write(breaker);
+                self.write(breaker, &attempt);
                 let step = self.next(progress.attempts.saturating_add(1), &attempt);
                 Verdict::Ended {
                     step,
@@ -161,7 +161,7 @@ impl Attempts {
 
     /// Another dispatcher, or this one after its restart, can go on with it at once.
     fn put_off(&self) -> PutOff {
-        self.parked(Duration::ZERO, ParkReason::Budget)
+        self.parked(Duration::ZERO, ParkReason::HandedOver)
     }
 
     fn parked(&self, wait: Duration, reason: ParkReason) -> PutOff {
@@ -187,7 +187,7 @@ impl Attempts {
     }
 
     /// Only shown to people: when the writer is behind, the next change tells more anyway.
-    fn write(&self, change: Option<BreakerChange>) {
+    fn write(&self, change: Option<BreakerChange>, attempt: &Attempt) {
         let Some(change) = change else { return };
         let (state, open_for) = match change.state {
             BreakerState::Closed => (None, Duration::ZERO),
@@ -196,7 +196,10 @@ impl Attempts {
         let row = BreakerRow {
             webhook_id: change.webhook_id,
             state,
-            reason: "too many failures".to_owned(),
+            // What the attempt that opened it came to.
+            reason: attempt
+                .failure()
+                .map_or_else(String::new, |f| f.message.clone()),
             until: chrono::Utc::now() + open_for,
         };
         let _ = self.breakers.try_send(row);

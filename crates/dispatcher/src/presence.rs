@@ -16,7 +16,7 @@ use crate::isolation::{EgressState, Gate};
 use crate::metrics::Metrics;
 
 const SERVICE: &str = "dispatcher";
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
 pub struct Presence {

@@ -83,6 +83,10 @@ pub enum ParkReason {
     Cap,
     /// Webhooks under suspicion, or its partner, hold their share of the budget.
     Budget,
+    /// Our own network is held to be at fault.
+    Network,
+    /// This process stops, or lost its hold on the broker.
+    HandedOver,
     /// The webhook can't be used for a reason of ours, such as a secret whose key is missing.
     Unreadable,
 }
@@ -94,6 +98,8 @@ impl ParkReason {
             Self::BreakerOpen => "breaker_open",
             Self::Cap => "cap",
             Self::Budget => "budget",
+            Self::Network => "network",
+            Self::HandedOver => "handed_over",
             Self::Unreadable => "unreadable",
         }
     }

@@ -29,7 +29,7 @@ impl<W> Ledger<W> {
         self.end(grant);
         let feedback = if self.is_ours(grant, report, now) {
             self.abandon(grant, now);
-            Feedback::Ours(self.park(grant.hook, ParkReason::Budget, Duration::ZERO, now))
+            Feedback::Ours(self.park(grant.hook, ParkReason::Network, Duration::ZERO, now))
         } else {
             let breaker = self.count(grant, &start, report, now, chance);
             Feedback::Counted { breaker }
