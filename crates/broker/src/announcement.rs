@@ -26,6 +26,9 @@ pub struct Announcement {
     pub turn: i32,
     /// Not to be tried before, in milliseconds since 1970.
     pub not_before_ms: i64,
+    /// How often the delivery was attempted.
+    #[serde(default)]
+    pub attempts: i32,
     /// How often the delivery was parked.
     #[serde(default)]
     pub parkings: i32,
@@ -131,6 +134,7 @@ mod tests {
             partner_id: PartnerId(3),
             turn: 4,
             not_before_ms: 10_000,
+            attempts: 0,
             parkings: 0,
             reason: Reason::Retry,
             hops: 0,

@@ -100,8 +100,8 @@ impl Consumer {
         let _ = cancelled.await;
     }
 
-    /// Waits until everything that was settled before this call has been written to the connection, or the link is
-    /// lost. [`crate::Broker::close`] then makes sure that the broker has read it.
+    /// Waits until the broker has read everything that was settled before this call, or the link is lost. A busy quorum
+    /// queue may still forget the latest when the connection goes at once: then they are delivered again.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         let _ = self.commands.send(Command::Flush(done));

@@ -13,6 +13,7 @@ use crate::message::Message;
 
 /// How often quorum queues delivered a message before.
 const DELIVERY_COUNT: &str = "x-delivery-count";
+const ACQUIRED_COUNT: &str = "x-acquired-count";
 
 /// One message as it was delivered. Whoever takes it settles the [`Receipt`].
 #[derive(Debug)]
@@ -70,13 +71,23 @@ impl Delivery {
         self.properties.headers()
     }
 
-    /// How often the message was delivered before this time, as far as the broker tells.
+    /// How often the message was delivered before this time, as far as the broker tells. From 4.3 on a message that
+    /// was put back without an attempt counts in a header of its own.
     #[must_use]
     pub fn delivery_count(&self) -> u32 {
-        match self.headers().integer(DELIVERY_COUNT) {
-            Some(count) => u32::try_from(count).unwrap_or(u32::MAX),
-            None => u32::from(self.redelivered),
-        }
+        [DELIVERY_COUNT, ACQUIRED_COUNT]
+            .into_iter()
+            .filter_map(|name| self.headers().integer(name))
+            .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+            .max()
+            .unwrap_or(0)
+            .max(u32::from(self.redelivered))
+    }
+
+    /// Whether some consumer had the message before.
+    #[must_use]
+    pub fn came_back(&self) -> bool {
+        self.delivery_count() > 0
     }
 }
 

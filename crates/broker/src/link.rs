@@ -22,8 +22,10 @@ use crate::transport;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time for the topology to be declared or checked, and for any other single answer of the broker.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Longest time that a connection gets to say goodbye.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// Longest time that the connections of a service that ends get to say goodbye.
+pub(crate) const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+/// The same after a loss, when nothing is left to be said and a new link is waited for.
+pub(crate) const GOODBYE_LIMIT_LOST: Duration = Duration::from_millis(200);
 /// How often the state of the connections is looked at, should their events have missed something.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest private queue, in messages: its oldest go first. They are hints and answers that nobody waits for any more.
@@ -281,14 +283,15 @@ impl Link {
         *self.blocked.write().unwrap_or_else(PoisonError::into_inner) = blocked;
     }
 
-    /// Closes both connections in order, and waits for the broker to have read everything.
-    pub(crate) async fn close(&self) {
+    /// Closes both connections in order, and waits for the broker to have read everything. After `limit` the lines are
+    /// cut.
+    pub(crate) async fn close(&self, limit: Duration) {
         let goodbye = join(
             self.consuming.close(200, "done".into()),
             self.publishing.close(200, "done".into()),
         );
-        if tokio::time::timeout(CLOSE_LIMIT, goodbye).await.is_err() {
-            tracing::debug!("RabbitMQ did not take leave");
+        if tokio::time::timeout(limit, goodbye).await.is_err() {
+            tracing::debug!("RabbitMQ did not say goodbye");
         }
         self.cut.cancel();
         self.declare_lost("closed");

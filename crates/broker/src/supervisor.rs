@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::error::BrokerError;
-use crate::link::Link;
+use crate::link::{GOODBYE_LIMIT, GOODBYE_LIMIT_LOST, Link};
 use crate::publisher::Publisher;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -198,7 +198,7 @@ impl Supervisor {
             }
         }
         if let Some(link) = current(&self.phase.subscribe()) {
-            link.close().await;
+            link.close(GOODBYE_LIMIT).await;
         }
         self.phase.send_replace(Phase::Closed);
     }
@@ -224,7 +224,7 @@ impl Supervisor {
         };
         let reason = ended.reason.clone();
         self.phase.send_replace(Phase::Connecting(reason));
-        link.close().await;
+        link.close(GOODBYE_LIMIT_LOST).await;
         ended
     }
 }

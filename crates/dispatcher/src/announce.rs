@@ -86,6 +86,7 @@ fn reference(delivery: &Scheduled) -> Announcement {
             .next_attempt_at
             .timestamp_millis()
             .saturating_add(1),
+        attempts: delivery.attempts,
         parkings: delivery.parkings,
         reason: if delivery.parked {
             Reason::Parked

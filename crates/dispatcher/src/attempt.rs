@@ -15,6 +15,8 @@ use store::health::BreakerRow;
 use store::record::Step;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::deliver::{Request, Sender};
 use crate::isolation::{
@@ -46,6 +48,14 @@ pub struct PutOff {
     pub reason: ParkReason,
 }
 
+impl PutOff {
+    /// Whether it is put off for a reason of ours alone, so that its message can go back unrecorded.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.reason == ParkReason::HandedOver
+    }
+}
+
 impl From<PutOff> for Step {
     fn from(PutOff { wait, reason }: PutOff) -> Self {
         Self::Parked { wait, reason }
@@ -75,18 +85,25 @@ pub struct Progress {
 }
 
 impl Attempts {
-    /// Waits for a slot. The error tells how long to put the delivery off instead.
+    /// Waits for a slot. The error tells how long to put the delivery off instead: for its own sake, or because its
+    /// message goes back to where it came from.
     pub async fn admit(
         &self,
         lane: Lane,
         target: Target,
         progress: Progress,
+        link: &Link,
     ) -> Result<Permit, PutOff> {
         let admission = tokio::time::timeout(self.wait_max, self.gate.admit(lane, target));
-        match self.draining.run_until_cancelled(admission).await {
-            Some(Ok(Admission::Go(permit))) => Ok(permit),
-            Some(Ok(Admission::Park(parking))) => Err(self.park(&parking, progress)),
-            Some(Err(_)) | None => Err(self.put_off()),
+        let admission = tokio::select! {
+            admission = admission => admission,
+            () = self.draining.cancelled() => return Err(self.hand_over()),
+            () = link.lost() => return Err(self.hand_over()),
+        };
+        match admission {
+            Ok(Admission::Go(permit)) => Ok(permit),
+            Ok(Admission::Park(parking)) => Err(self.park(&parking, progress)),
+            Err(_) => Err(self.hand_over()),
         }
     }
 
@@ -100,9 +117,9 @@ impl Attempts {
         progress: Progress,
     ) -> Verdict {
         if !self.pulse.may_send(link) {
-            return Verdict::PutOff(self.put_off());
+            return Verdict::PutOff(self.hand_over());
         }
-        let attempt = self.sender.send(&outgoing.request()).await;
+        let attempt = self.request(outgoing, progress).await;
         self.observe(lane_name(lane), &attempt);
         match permit.finish(&attempt) {
             Feedback::Counted { breaker } => {
@@ -119,8 +136,36 @@ impl Attempts {
 
     /// A test call: past breaker and cap, and nothing is learned from it.
     pub async fn send_test(&self, outgoing: &Outgoing) -> Attempt {
-        let attempt = self.sender.send(&outgoing.request()).await;
+        let attempt = self.request(outgoing, Progress::default()).await;
         self.observe("test", &attempt);
+        attempt
+    }
+
+    /// Sends, in a span as the conventions for HTTP clients have it; URLs may hold secrets and stay out.
+    async fn request(&self, outgoing: &Outgoing, progress: Progress) -> Attempt {
+        let url = outgoing.subscription.url.url();
+        let span = tracing::info_span!(
+            "POST",
+            otel.kind = "client",
+            http.request.method = "POST",
+            // Signed: OpenTelemetry knows no other integers.
+            http.request.resend_count = i64::from(progress.attempts),
+            server.address = url.host_str().unwrap_or_default(),
+            server.port = url.port_or_known_default().map(i64::from),
+            http.response.status_code = Empty,
+            "error.type" = Empty,
+        );
+        let attempt = self
+            .sender
+            .send(&outgoing.request())
+            .instrument(span.clone())
+            .await;
+        if let Some(status) = attempt.status() {
+            span.record("http.response.status_code", i64::from(status));
+        }
+        if let Some(failure) = attempt.failure() {
+            span.record("error.type", failure.kind.as_str());
+        }
         attempt
     }
 
@@ -159,8 +204,8 @@ impl Attempts {
         self.parked(wait, ParkReason::Unreadable)
     }
 
-    /// Another dispatcher, or this one after its restart, can go on with it at once.
-    fn put_off(&self) -> PutOff {
+    /// This process can't go on with it now; any other can, at once.
+    fn hand_over(&self) -> PutOff {
         self.parked(Duration::ZERO, ParkReason::HandedOver)
     }
 
@@ -223,7 +268,7 @@ impl Outgoing {
         Target {
             webhook_id: self.subscription.webhook_id,
             partner_id: self.subscription.partner_id,
-            epoch: self.subscription.version.into(),
+            epoch: self.subscription.health_version.into(),
         }
     }
 }

@@ -163,7 +163,7 @@ fn validate(validator: &Validator, event: &Event) -> Result<(), Rejection> {
         .take(VIOLATION_CHARS_MAX)
         .collect();
     let reason = format!(
-        "data{place} breaks the schema of {}: {what}.",
+        "The event's data{place} breaks the schema of {}: {what}.",
         event.event_type
     );
     Err(Rejection::new(RejectionCode::SchemaViolation, reason))

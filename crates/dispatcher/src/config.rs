@@ -5,6 +5,7 @@ use std::time::Duration;
 use domain::limits::EVENT_BYTES_MAX;
 use serde::Deserialize;
 
+use crate::due::START_MAX;
 use crate::{deliver, isolation};
 
 /// All sections that the dispatcher reads.
@@ -37,6 +38,8 @@ impl Default for Config {
 }
 
 const ADMIN_PORT: u16 = 9102;
+/// An attempt that took its whole time must be recorded before another may begin.
+const LEASE_MARGIN_MS_MIN: u32 = 1_000;
 
 /// Section `[dispatcher]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,10 +77,10 @@ impl Default for Section {
             prefetch: 128,
             due_prefetch: 256,
             interactive_prefetch: 32,
-            memory_budget_mib: 640,
+            memory_budget_mib: 1024,
             hold_ms: 250,
             lease_margin_ms: 5_000,
-            slot_wait_max_s: 600,
+            slot_wait_max_s: 1200,
             drain_margin_ms: 5_000,
             record_batch: 500,
             record_writers: 2,
@@ -94,15 +97,12 @@ pub enum InvalidSection {
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     #[error(
-        "dispatcher.prefetch ({prefetch}) events of every queue of events ({queues}), two times {event_kib} KiB each, \
-         don't fit dispatcher.memory_budget_mib ({budget_mib})"
+        "dispatcher.prefetch, dispatcher.isolation.in_flight_max and due_in_flight_max let events take {needed_mib} MiB, \
+         more than dispatcher.memory_budget_mib ({budget_mib})"
     )]
-    Memory {
-        prefetch: u16,
-        queues: usize,
-        event_kib: usize,
-        budget_mib: u32,
-    },
+    Memory { needed_mib: usize, budget_mib: u32 },
+    #[error("dispatcher.lease_margin_ms ({0}) must be at least {LEASE_MARGIN_MS_MIN}")]
+    LeaseMargin(u32),
     #[error(
         "dispatcher.slot_wait_max_s ({0}) must be at most 1200: the broker takes messages back after 1800 s"
     )]
@@ -122,6 +122,7 @@ impl Section {
                 "dispatcher.interactive_prefetch",
                 self.interactive_prefetch.into(),
             ),
+            ("dispatcher.hold_ms", self.hold_ms as usize),
             ("dispatcher.record_batch", self.record_batch),
             ("dispatcher.record_writers", self.record_writers),
         ];
@@ -131,16 +132,26 @@ impl Section {
         if self.slot_wait_max_s > 1200 {
             return Err(InvalidSection::SlotWait(self.slot_wait_max_s));
         }
-        let needed = usize::from(self.prefetch) * event_queues * 2 * EVENT_BYTES_MAX;
-        if needed > self.memory_budget_mib as usize * 1024 * 1024 {
+        if self.lease_margin_ms < LEASE_MARGIN_MS_MIN {
+            return Err(InvalidSection::LeaseMargin(self.lease_margin_ms));
+        }
+        let needed_mib = self.memory_mib(event_queues);
+        if needed_mib > self.memory_budget_mib as usize {
             return Err(InvalidSection::Memory {
-                prefetch: self.prefetch,
-                queues: event_queues,
-                event_kib: EVENT_BYTES_MAX / 1024,
+                needed_mib,
                 budget_mib: self.memory_budget_mib,
             });
         }
         Ok(())
+    }
+
+    /// What events in hand take at most, in MiB: each that was taken twice (as published and as rendered), then one body
+    /// for each request in flight, and those of a batch of starts.
+    fn memory_mib(&self, event_queues: usize) -> usize {
+        let taken = usize::from(self.prefetch) * event_queues * 2;
+        let in_flight = self.isolation.in_flight_max + self.isolation.due_in_flight_max;
+        let bodies = taken + in_flight as usize + 2 * START_MAX;
+        bodies * EVENT_BYTES_MAX / (1024 * 1024)
     }
 
     /// How long an attempt is its dispatcher's alone.

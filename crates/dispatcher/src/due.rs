@@ -9,7 +9,7 @@ use std::time::Duration;
 use broker::announcement::Announcement;
 use broker::dead_letter::DeadLetter;
 use broker::trace::Trace;
-use broker::{Delivery, Link, Publisher};
+use broker::{Delivery, Link};
 use chrono::Utc;
 use domain::id::DeliveryId;
 use store::delivery::{StartRequest, Started, Starting};
@@ -22,12 +22,14 @@ use crate::announce::Announcer;
 use crate::attempt::{Attempts, Outgoing, Progress, PutOff, Verdict};
 use crate::batch::{Answer, BatchQueue, Batcher, batches};
 use crate::consume::Handle;
+use crate::graveyard::Graveyard;
 use crate::isolation::{Lane, Permit, Target};
 use crate::metrics::Metrics;
 use crate::record::Recorder;
+use crate::subscriptions::Subscriptions;
 
 /// Attempts begun by one statement.
-const START_MAX: usize = 200;
+pub const START_MAX: usize = 200;
 
 pub type Starts = Batcher<StartRequest, Starting>;
 
@@ -79,9 +81,10 @@ impl Answer<StartRequest, Starting> for Statements {
 pub struct Due {
     pub attempts: Arc<Attempts>,
     pub starts: Starts,
+    pub subscriptions: Subscriptions,
     pub recorder: Recorder,
     pub announcer: Announcer,
-    pub publisher: Publisher,
+    pub graveyard: Graveyard,
     pub metrics: Metrics,
 }
 
@@ -96,7 +99,7 @@ impl Handle for Due {
                     .instrument(span)
                     .await
             }
-            Err(error) => self.bury(message, "malformed", &error.line()).await,
+            Err(error) => self.bury(message, &link, "malformed", &error.line()).await,
         };
         self.metrics
             .announcements_taken
@@ -117,34 +120,32 @@ impl Due {
         if announcement.not_before() > Utc::now() {
             return self.give_back(&announcement, trace, message);
         }
-        // The webhook's version is not known yet: what is known of it counts.
-        let target = Target {
-            webhook_id: announcement.webhook_id,
-            partner_id: announcement.partner_id,
-            epoch: 0,
-        };
-        let parkings = u32::try_from(announcement.parkings).unwrap_or(0);
-        match self
-            .attempts
-            .admit(
-                Lane::Due,
-                target,
-                Progress {
-                    attempts: 0,
-                    parkings,
-                },
-            )
-            .await
-        {
+        let progress = progress(announcement.attempts, announcement.parkings);
+        let target = self.target(&announcement).await;
+        match self.attempts.admit(Lane::Due, target, progress, link).await {
             Ok(permit) => self.start(announcement, trace, message, link, permit).await,
-            // On the way out: the announcement goes back as it came.
-            Err(_) if self.attempts.draining.is_cancelled() => "put_back",
+            // The announcement goes back as it came: its row has not changed.
+            Err(put_off) if put_off.is_handed_over() => "put_back",
             Err(put_off) => {
                 self.park(announcement.delivery_id, announcement.turn, put_off)
                     .await;
                 message.receipt.ack();
                 "parked"
             }
+        }
+    }
+
+    /// Whom the gate is asked for. What is known of a webhook that has no subscription now still counts.
+    async fn target(&self, announcement: &Announcement) -> Target {
+        let partner = self.subscriptions.of(announcement.partner_id).await;
+        let epoch = partner
+            .ok()
+            .flatten()
+            .and_then(|partner| partner.health_version(announcement.webhook_id));
+        Target {
+            webhook_id: announcement.webhook_id,
+            partner_id: announcement.partner_id,
+            epoch: epoch.map_or(0, i64::from),
         }
     }
 
@@ -175,10 +176,7 @@ impl Due {
                 reason,
             } => {
                 tracing::error!(reason, "a webhook can't be used: its delivery waits");
-                let progress = Progress {
-                    attempts: 0,
-                    parkings: u32::try_from(parkings).unwrap_or(0),
-                };
+                let progress = progress(announcement.attempts, parkings);
                 self.park(
                     announcement.delivery_id,
                     turn,
@@ -204,17 +202,14 @@ impl Due {
                 "stale"
             }
             Starting::Missing => {
-                self.bury(message, "missing", "there is no delivery of this id")
+                self.bury(message, link, "missing", "there is no delivery of this id")
                     .await
             }
         }
     }
 
     async fn attempt(&self, started: Started, link: &Link, permit: Permit) {
-        let progress = Progress {
-            attempts: u32::try_from(started.number.saturating_sub(1)).unwrap_or(0),
-            parkings: u32::try_from(started.parkings).unwrap_or(0),
-        };
+        let progress = progress(started.number.saturating_sub(1), started.parkings);
         let (delivery_id, turn, number) = (started.delivery_id, started.turn, started.number);
         let (webhook_id, sent_version) = (
             started.subscription.webhook_id,
@@ -269,16 +264,25 @@ impl Due {
         "early"
     }
 
-    /// A reference that leads nowhere goes to the dead ones; where that fails it stays in its queue.
-    async fn bury(&self, message: Delivery, result: &'static str, reason: &str) -> &'static str {
-        match self
-            .publisher
-            .publish(DeadLetter::dead(&message, result, reason).message())
-            .await
-        {
-            Ok(()) => message.receipt.ack(),
-            Err(error) => tracing::warn!(%error, "can't bury an announcement"),
+    /// A reference that leads nowhere goes to the dead ones.
+    async fn bury(
+        &self,
+        message: Delivery,
+        link: &Link,
+        result: &'static str,
+        reason: &str,
+    ) -> &'static str {
+        let letter = DeadLetter::dead(&message, result, reason);
+        if self.graveyard.keep(&letter, link).await {
+            message.receipt.ack();
         }
         result
+    }
+}
+
+fn progress(attempts: i32, parkings: i32) -> Progress {
+    Progress {
+        attempts: u32::try_from(attempts).unwrap_or(0),
+        parkings: u32::try_from(parkings).unwrap_or(0),
     }
 }

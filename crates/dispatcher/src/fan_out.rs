@@ -7,8 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::dead_letter::{DeadLetter, SENT_AGAIN};
 use broker::trace::Trace;
 use broker::{Delivery, Link};
+use bytes::Bytes;
 use domain::event::Event;
 use domain::id::{DeliveryId, EventKey};
 use domain::rejection::{Rejection, RejectionCode};
@@ -18,22 +20,22 @@ use tokio::sync::RwLock;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::attempt::{Attempts, PutOff};
+use crate::attempt::{Attempts, Progress, PutOff};
 use crate::catalogue::Catalogue;
 use crate::claims::Claims;
 use crate::consume::Handle;
-use crate::first_attempts::{FirstAttempts, State, Target};
+use crate::first_attempts::{FirstAttempts, Origin, State, Target};
+use crate::graveyard::Graveyard;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
-use crate::reject::Rejecter;
-use crate::subscriptions::{Partner, Subscriptions};
+use crate::subscriptions::{LoaderGone, Partner, Subscriptions};
 
 /// A message that came back this often is handled alone: it may be what kills its process.
 const ALONE_AFTER: u32 = 3;
 /// How long a message waits whose claim somebody else holds, before it goes back.
 const TAKEN_OVER_WAIT: Duration = Duration::from_secs(1);
-/// Set on events that a person sends again.
-pub const SENT_AGAIN: &str = "x-vellocity-requeued";
+/// What became of a message that goes back.
+const PUT_BACK: &str = "put_back";
 
 /// Handles events.
 pub struct FanOut {
@@ -42,14 +44,14 @@ pub struct FanOut {
     pub claims: Claims,
     pub attempts: Arc<Attempts>,
     pub recorder: Recorder,
-    pub rejecter: Rejecter,
+    pub graveyard: Graveyard,
     pub metrics: Metrics,
     /// Attempts that outlive their event's message.
     pub stragglers: TaskTracker,
     /// How long an event is held for an answer; what takes longer is recorded as in flight.
     pub hold: Duration,
     pub lease: Duration,
-    /// Held by every event, and alone by one that came back too often.
+    /// Held by every event until its claim is made, and alone by one that came back too often.
     pub alone: RwLock<()>,
 }
 
@@ -57,13 +59,29 @@ pub struct FanOut {
 enum Fate {
     Done(&'static str),
     Rejected(Rejection),
+    /// Nobody can do anything about it; the sentence says why.
+    Dead(String),
     /// It goes back to its queue.
     Back,
 }
 
+/// An event that this process holds the claim of.
+struct Claimed {
+    key: EventKey,
+    event: Event,
+    partner: Arc<Partner>,
+    body: Bytes,
+}
+
 impl Handle for FanOut {
     async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>) {
-        let span = tracing::info_span!("event", routing_key = message.routing_key);
+        let span = tracing::info_span!(
+            "process event",
+            otel.kind = "consumer",
+            messaging.system = "rabbitmq",
+            "messaging.operation.type" = "process",
+            messaging.rabbitmq.destination.routing_key = message.routing_key,
+        );
         Trace::read(message.headers()).adopt(&span);
         self.settle(message, link).instrument(span).await;
     }
@@ -71,109 +89,131 @@ impl Handle for FanOut {
 
 impl FanOut {
     async fn settle(&self, message: Delivery, link: Arc<Link>) {
-        let fate = if message.delivery_count() >= ALONE_AFTER {
-            let _alone = self.alone.write().await;
-            self.decide(&message, &link).await
-        } else {
-            let _together = self.alone.read().await;
-            self.decide(&message, &link).await
+        // A message of a lost link is somebody else's: what waits for Postgres gives it up.
+        let prepared = tokio::select! {
+            prepared = self.prepare(&message, &link) => prepared,
+            () = link.lost() => Err(Fate::Back),
+        };
+        let fate = match prepared {
+            Ok(claimed) => self.deliver(claimed, &message, &link).await,
+            Err(fate) => fate,
         };
         let result = match fate {
             Fate::Done(result) => {
                 message.receipt.ack();
                 result
             }
-            Fate::Rejected(rejection) => {
-                self.rejecter.reject(message, &rejection).await;
-                "rejected"
+            Fate::Rejected(rejection) => self.reject(message, &link, &rejection).await,
+            Fate::Dead(reason) => {
+                let letter = DeadLetter::dead(&message, "not_recorded", &reason);
+                self.bury(message, &link, &letter, "dead").await
             }
             Fate::Back => {
                 message.receipt.requeue();
-                "put_back"
+                PUT_BACK
             }
         };
         self.metrics.events.with_label_values(&[result]).inc();
     }
 
-    async fn decide(&self, message: &Delivery, link: &Arc<Link>) -> Fate {
-        let event = match broker::envelope::decode(message) {
-            Ok(event) => event,
-            Err(rejection) => return Fate::Rejected(rejection),
-        };
-        if let Err(rejection) = self.catalogue.check(&event).await {
-            return Fate::Rejected(rejection);
+    async fn reject(&self, message: Delivery, link: &Link, rejection: &Rejection) -> &'static str {
+        let (code, reason) = (rejection.code.as_str(), &rejection.reason);
+        tracing::info!(code, reason, "event rejected");
+        let letter = DeadLetter::rejected(&message, rejection);
+        let result = self.bury(message, link, &letter, "rejected").await;
+        if result != PUT_BACK {
+            self.metrics.rejections.with_label_values(&[code]).inc();
         }
-        let Some(partner) = self.subscriptions.of(event.partner_id).await else {
-            return Fate::Rejected(unknown_partner(&event));
+        result
+    }
+
+    async fn bury(
+        &self,
+        message: Delivery,
+        link: &Link,
+        letter: &DeadLetter,
+        result: &'static str,
+    ) -> &'static str {
+        if self.graveyard.keep(letter, link).await {
+            message.receipt.ack();
+            result
+        } else {
+            message.receipt.requeue();
+            PUT_BACK
+        }
+    }
+
+    /// All that comes before anything is sent. A message that came back too often goes through it alone.
+    async fn prepare(&self, message: &Delivery, link: &Link) -> Result<Claimed, Fate> {
+        if message.delivery_count() >= ALONE_AFTER {
+            let _alone = self.alone.write().await;
+            self.claim(message, link).await
+        } else {
+            let _together = self.alone.read().await;
+            self.claim(message, link).await
+        }
+    }
+
+    async fn claim(&self, message: &Delivery, link: &Link) -> Result<Claimed, Fate> {
+        let event = broker::envelope::decode(message).map_err(Fate::Rejected)?;
+        self.catalogue.check(&event).await.map_err(Fate::Rejected)?;
+        let partner = match self.subscriptions.of(event.partner_id).await {
+            Ok(Some(partner)) => partner,
+            Ok(None) => return Err(Fate::Rejected(unknown_partner(&event))),
+            Err(LoaderGone) => return Err(Fate::Back),
         };
         if !self.attempts.pulse.may_send(link) || self.attempts.draining.is_cancelled() {
-            return Fate::Back;
+            return Err(Fate::Back);
         }
         let request = ClaimRequest {
             partner_id: event.partner_id,
             event_id: event.id.clone(),
             content_hash: event.content_hash,
-            takeover: message.redelivered || message.headers().contains(SENT_AGAIN),
+            takeover: message.came_back() || message.headers().contains(SENT_AGAIN),
         };
         match self.claims.ask(request).await {
-            Some(Claim::Held(key)) => self.deliver(key, event, &partner, message, link).await,
-            Some(Claim::Duplicate) => Fate::Done("duplicate"),
-            Some(Claim::InProgress) => Fate::Done("in_progress"),
-            Some(Claim::Conflict) => Fate::Rejected(id_conflict(&event)),
-            None => Fate::Back,
+            Some(Claim::Held(key)) => {
+                let body = event.render();
+                Ok(Claimed {
+                    key,
+                    event,
+                    partner,
+                    body,
+                })
+            }
+            Some(Claim::Duplicate) => Err(Fate::Done("duplicate")),
+            Some(Claim::InProgress) => Err(Fate::Done("in_progress")),
+            Some(Claim::Conflict) => Err(Fate::Rejected(id_conflict(&event))),
+            None => Err(Fate::Back),
         }
     }
 
     /// Makes the first attempts and records the event with what became of them.
-    async fn deliver(
-        &self,
-        key: EventKey,
-        event: Event,
-        partner: &Partner,
-        message: &Delivery,
-        link: &Arc<Link>,
-    ) -> Fate {
-        let body = event.render();
-        let targets: Vec<Target> = partner
-            .matching(&event.event_type)
-            .iter()
-            .map(|subscription| Target {
-                delivery_id: new_id(key),
-                subscription: subscription.clone(),
-            })
-            .collect();
-        if !targets.is_empty() {
-            self.metrics
-                .first_attempt_delay_seconds
-                .observe(message.received_at.elapsed().as_secs_f64());
-        }
-        let mut first = FirstAttempts::start(&self.attempts, &event, &body, targets, link);
+    async fn deliver(&self, claimed: Claimed, message: &Delivery, link: &Arc<Link>) -> Fate {
+        let from = Origin {
+            link: link.clone(),
+            taken_at: message.received_at,
+        };
+        let targets = claimed.targets();
+        let mut first = FirstAttempts::start(
+            &self.attempts,
+            &claimed.event,
+            &claimed.body,
+            targets,
+            &from,
+        );
         first.run(self.hold).await;
-        if first.nothing_was_sent() && link.is_lost() {
+        if first.can_go_back() {
             return Fate::Back;
         }
         let mut deliveries: Vec<_> = first
             .states()
             .map(|(target, state)| self.row(target, state))
             .collect();
-        deliveries.extend(partner.unreadable(&event.event_type).map(|unreadable| {
-            NewDelivery {
-                id: new_id(key),
-                webhook_id: unreadable.webhook_id,
-                webhook_version: unreadable.version,
-                expire_after: self.attempts.policy.expire_after,
-                step: self
-                    .attempts
-                    .park_unreadable(crate::attempt::Progress::default())
-                    .into(),
-                attempt: None,
-            }
-        }));
-        let recorded = self
-            .recorder
-            .event(recorded_event(key, &event, body, message, deliveries));
+        deliveries.extend(self.unreadable(&claimed));
+        let recorded = self.recorder.event(claimed.recorded(message, deliveries));
         // Attempts still under way go on meanwhile, and end in rows of their own once the event is recorded.
-        let marking = match first.into_stragglers() {
+        let recording = match first.into_stragglers() {
             None => recorded.await,
             Some(stragglers) => {
                 stragglers
@@ -181,14 +221,29 @@ impl FanOut {
                     .await
             }
         };
-        match marking {
-            Some(Marking::Recorded) => Fate::Done("recorded"),
-            Some(Marking::TakenOver) => {
+        match recording {
+            Some(Ok(Marking::Recorded)) => Fate::Done("recorded"),
+            Some(Ok(Marking::TakenOver)) => {
                 tokio::time::sleep(TAKEN_OVER_WAIT).await;
                 Fate::Back
             }
+            // Never back: it would be sent again, and refused again.
+            Some(Err(reason)) => Fate::Dead(reason),
             None => Fate::Back,
         }
+    }
+
+    /// Rows for webhooks that match but can't be used now.
+    fn unreadable(&self, claimed: &Claimed) -> impl Iterator<Item = NewDelivery> {
+        let unreadable = claimed.partner.unreadable(&claimed.event.event_type);
+        unreadable.map(|webhook| NewDelivery {
+            id: new_id(claimed.key),
+            webhook_id: webhook.webhook_id,
+            webhook_version: webhook.version,
+            expire_after: self.attempts.policy.expire_after,
+            step: self.attempts.park_unreadable(Progress::default()).into(),
+            attempt: None,
+        })
     }
 
     fn row(&self, target: &Target, state: &State) -> NewDelivery {
@@ -218,29 +273,36 @@ fn new_id(key: EventKey) -> DeliveryId {
     DeliveryId::for_event(key, rand::random())
 }
 
-fn recorded_event(
-    key: EventKey,
-    event: &Event,
-    body: bytes::Bytes,
-    message: &Delivery,
-    deliveries: Vec<NewDelivery>,
-) -> RecordedEvent {
-    // The span's own context where traces are exported, so that a retry hangs below the event.
-    let trace = Trace::current().or(Trace::read(message.headers()));
-    RecordedEvent {
-        key,
-        partner_id: event.partner_id,
-        event_id: event.id.clone(),
-        event_type: event.event_type.clone(),
-        content_hash: event.content_hash,
-        occurred_at: event.timestamp,
-        body,
-        app_id: message.properties.app_id().map(str::to_owned),
-        trace: store::record::Trace {
-            traceparent: trace.traceparent().map(str::to_owned),
-            tracestate: trace.tracestate().map(str::to_owned),
-        },
-        deliveries,
+impl Claimed {
+    fn targets(&self) -> Vec<Target> {
+        self.partner
+            .matching(&self.event.event_type)
+            .iter()
+            .map(|subscription| Target {
+                delivery_id: new_id(self.key),
+                subscription: subscription.clone(),
+            })
+            .collect()
+    }
+
+    fn recorded(self, message: &Delivery, deliveries: Vec<NewDelivery>) -> RecordedEvent {
+        // The span's own context where traces are exported, so that a retry hangs below the event.
+        let trace = Trace::current().or(Trace::read(message.headers()));
+        RecordedEvent {
+            key: self.key,
+            partner_id: self.event.partner_id,
+            event_id: self.event.id,
+            event_type: self.event.event_type,
+            content_hash: self.event.content_hash,
+            occurred_at: self.event.timestamp,
+            body: self.body,
+            app_id: message.properties.app_id().map(str::to_owned),
+            trace: store::record::Trace {
+                traceparent: trace.traceparent().map(str::to_owned),
+                tracestate: trace.tracestate().map(str::to_owned),
+            },
+            deliveries,
+        }
     }
 }
 

@@ -16,17 +16,21 @@ use domain::webhook::Subscription;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use store::record::{EndedAttempt, Marking, ParkedDelivery, Step};
+use store::record::{EndedAttempt, FIRST_TURN, Marking, ParkedDelivery, Step};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::attempt::{Attempts, Outgoing, Progress, PutOff, Verdict};
 use crate::isolation::Lane;
-use crate::record::Recorder;
+use crate::record::{Recorder, Recording};
 
-/// The turn of a row that was made for an attempt in flight.
-const FIRST_TURN: i32 = store::record::FIRST_TURN;
+/// The message that an event came with.
+#[derive(Clone)]
+pub struct Origin {
+    pub link: Arc<Link>,
+    pub taken_at: std::time::Instant,
+}
 
 /// A delivery that is to be attempted.
 #[derive(Clone)]
@@ -69,7 +73,7 @@ impl FirstAttempts {
         event: &Event,
         body: &Bytes,
         targets: Vec<Target>,
-        link: &Arc<Link>,
+        from: &Origin,
     ) -> Self {
         let event_id: Arc<str> = event.id.as_str().into();
         let event_type: Arc<str> = event.event_type.as_str().into();
@@ -85,7 +89,7 @@ impl FirstAttempts {
             let flag = Arc::new(AtomicBool::new(false));
             sent.push(flag.clone());
             let span = tracing::info_span!("delivery", delivery_id = %target.delivery_id, webhook_id = %target.subscription.webhook_id);
-            let verdict = attempt(attempts.clone(), outgoing, link.clone(), flag).instrument(span);
+            let verdict = attempt(attempts.clone(), outgoing, from.clone(), flag).instrument(span);
             running.push(Box::pin(async move { (place, verdict.await) }) as BoxFuture<'static, _>);
         }
         let states = targets.iter().map(|_| State::Running).collect();
@@ -128,14 +132,12 @@ impl FirstAttempts {
             .all(|sent| sent.load(Ordering::Relaxed))
     }
 
-    /// Whether no receiver can have seen anything of the event.
+    /// Whether nothing was sent, and something is handed over: the message may go back as it came.
     #[must_use]
-    pub fn nothing_was_sent(&self) -> bool {
-        !self.states.is_empty()
-            && self
-                .states
-                .iter()
-                .all(|state| matches!(state, State::PutOff(_)))
+    pub fn can_go_back(&self) -> bool {
+        let handed_over = |state: &State| matches!(state, State::PutOff(p) if p.is_handed_over());
+        let unsent = |state: &State| matches!(state, State::PutOff(_));
+        self.states.iter().any(handed_over) && self.states.iter().all(unsent)
     }
 
     pub fn states(&self) -> impl Iterator<Item = (&Target, &State)> {
@@ -155,12 +157,12 @@ impl FirstAttempts {
 async fn attempt(
     attempts: Arc<Attempts>,
     outgoing: Outgoing,
-    link: Arc<Link>,
+    from: Origin,
     sent: Arc<AtomicBool>,
 ) -> Verdict {
     let progress = Progress::default();
     let permit = match attempts
-        .admit(Lane::First, outgoing.target(), progress)
+        .admit(Lane::First, outgoing.target(), progress, &from.link)
         .await
     {
         Ok(permit) => permit,
@@ -168,7 +170,11 @@ async fn attempt(
     };
     sent.store(true, Ordering::Relaxed);
     attempts
-        .send(Lane::First, permit, &outgoing, &link, progress)
+        .metrics
+        .first_attempt_delay_seconds
+        .observe(from.taken_at.elapsed().as_secs_f64());
+    attempts
+        .send(Lane::First, permit, &outgoing, &from.link, progress)
         .await
 }
 
@@ -183,14 +189,14 @@ impl Stragglers {
     /// after their rows are there; without rows it is nobody's.
     pub async fn follow(
         self,
-        recorded: impl Future<Output = Option<Marking>>,
+        recorded: impl Future<Output = Option<Recording>>,
         recorder: Recorder,
         tracker: &TaskTracker,
-    ) -> Option<Marking> {
+    ) -> Option<Recording> {
         let (told, rows) = tokio::sync::oneshot::channel();
         tracker.spawn(self.finish(rows, recorder));
         let marking = recorded.await;
-        if marking == Some(Marking::Recorded) {
+        if marking == Some(Ok(Marking::Recorded)) {
             // The task waits for this for as long as it lives.
             let _ = told.send(());
         }

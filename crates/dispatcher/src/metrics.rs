@@ -14,7 +14,8 @@ const ROWS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
 
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Events taken from the broker, by what became of them: recorded, duplicate, in_progress, rejected, taken_over.
+    /// Events taken from the broker, by what became of them: recorded, duplicate, in_progress, rejected, dead,
+    /// put_back.
     pub events: IntCounterVec,
     /// Events rejected, by code.
     pub rejections: IntCounterVec,
@@ -26,7 +27,8 @@ pub struct Metrics {
     pub first_attempt_delay_seconds: Histogram,
     /// Deliveries parked, by reason.
     pub parked: IntCounterVec,
-    /// Announcements taken, by what became of them: started, parked, ended, early, stale, missing, malformed.
+    /// Announcements taken, by what became of them: started, parked, ended, early, stale,
+    /// unreadable, missing, malformed, put_back.
     pub announcements_taken: IntCounterVec,
     /// Announcements published after a commit, by result: confirmed, left_to_sweep.
     pub announcements_sent: IntCounterVec,

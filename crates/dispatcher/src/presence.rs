@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::isolation::{EgressState, Gate};
 use crate::metrics::Metrics;
+use crate::service::NAME;
 
-const SERVICE: &str = "dispatcher";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
@@ -46,8 +46,12 @@ impl Presence {
     }
 
     async fn look(&self) {
-        match self.store.ping().await {
-            Ok(()) => self.postgres.ok(),
+        match self.pending_migrations().await {
+            Ok(0) => self.postgres.ok(),
+            Ok(pending) => {
+                let why = format!("{pending} migrations were not run yet");
+                self.postgres.failing(why);
+            }
             Err(error) => self.postgres.failing(runtime::exit::chain(&error)),
         }
         let state = self.broker.state();
@@ -57,6 +61,12 @@ impl Presence {
             self.rabbitmq.failing(state.to_string())
         }
         self.show();
+    }
+
+    async fn pending_migrations(&self) -> Result<usize, StoreError> {
+        self.store.ping().await?;
+        let mut connection = self.store.get().await?;
+        store::migrations::pending(&mut connection).await
     }
 
     fn show(&self) {
@@ -82,7 +92,7 @@ impl Presence {
         let mut connection = self.store.get().await?;
         let heartbeat = Heartbeat {
             instance: &self.instance,
-            service: SERVICE,
+            service: NAME,
             version: runtime::metrics::VERSION,
             ready: self.readiness.is_ready(),
             detail: &format!("rabbitmq: {}", self.broker.state()),

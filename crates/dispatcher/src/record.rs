@@ -20,14 +20,15 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::announce::Announcer;
 use crate::batch::wait_after;
 use crate::metrics::Metrics;
+use crate::service::NAME;
 
-/// Who changed a webhook, in its history.
-const ACTOR: &str = "dispatcher";
+/// What became of an event, or the words with which Postgres refused its rows for good.
+pub type Recording = Result<Marking, String>;
 
 /// Something to record.
 #[derive(Debug)]
 enum Item {
-    Event(Box<RecordedEvent>, oneshot::Sender<Marking>),
+    Event(Box<RecordedEvent>, oneshot::Sender<Recording>),
     Ended(Box<EndedAttempt>),
     Parked(ParkedDelivery, oneshot::Sender<()>),
 }
@@ -68,7 +69,7 @@ pub fn recorder(
 
 impl Recorder {
     /// Records an event; returns once it is committed. `None` when the writers have ended.
-    pub async fn event(&self, event: RecordedEvent) -> Option<Marking> {
+    pub async fn event(&self, event: RecordedEvent) -> Option<Recording> {
         let (sender, receiver) = oneshot::channel();
         self.sender
             .send(Item::Event(Box::new(event), sender))
@@ -156,20 +157,23 @@ impl RecordQueue {
         Ok(recorded)
     }
 
-    /// The row at fault stands alone: what the receiver sent is left out, since nothing else can be at fault.
+    /// The row at fault stands alone. What a receiver sent is left out first: nothing else comes unchecked.
     async fn write_without_bytes(&self, mut pending: Pending, error: &StoreError) {
+        let error = runtime::exit::chain(error);
         tracing::error!(
-            error = runtime::exit::chain(error),
+            error,
             "Postgres refused a row; recording it without the captured bytes"
         );
         pending.drop_bytes();
         match self.commit(&pending.batch).await {
             Ok(recorded) => self.tell(pending, recorded).await,
-            // Whoever waits is told nothing: its message goes back, and in the end to the dead ones.
-            Err(error) => tracing::error!(
-                error = runtime::exit::chain(&error),
-                "Postgres refused a row for good"
-            ),
+            Err(error) => {
+                let error = runtime::exit::chain(&error);
+                tracing::error!(error, "Postgres refused a row for good");
+                for reply in pending.events {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
         }
     }
 
@@ -182,7 +186,7 @@ impl RecordQueue {
                 .copied()
                 .unwrap_or(Marking::TakenOver);
             // Whoever waited may be gone; the rows are there all the same.
-            let _ = reply.send(marking);
+            let _ = reply.send(Ok(marking));
         }
         for reply in pending.parked {
             let _ = reply.send(());
@@ -202,7 +206,7 @@ impl RecordQueue {
                 webhook_id,
                 version,
                 DisabledReason::Gone,
-                ACTOR,
+                NAME,
             )
             .await
         };
@@ -233,7 +237,7 @@ fn take_repeated(items: &mut Vec<Item>) -> Vec<Item> {
 /// A batch with the ways back to those who wait for it, in the same order.
 struct Pending {
     batch: Batch,
-    events: Vec<oneshot::Sender<Marking>>,
+    events: Vec<oneshot::Sender<Recording>>,
     parked: Vec<oneshot::Sender<()>>,
 }
 

@@ -118,14 +118,24 @@ impl Service {
     /// Dispatches until `shutdown` begins, then stops in order.
     ///
     /// # Errors
-    /// When something is still not done after all deadlines; the broker and the leases take care of it then.
+    /// When a task that others depend on ended by itself, or something is still not done after all deadlines: the
+    /// broker and the leases take care of it then.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Failure> {
         let readiness = self.readiness.clone();
         let running = wiring::start(self)?;
         tracing::info!("dispatching");
-        shutdown.begun().await;
+        let failed = running.groups.failed.clone();
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => {}
+            () = failed.cancelled() => {}
+        }
         tracing::info!("stopping: finishing what is in flight");
         readiness.stopping();
-        running.stop().await
+        running.stop().await?;
+        if failed.is_cancelled() {
+            return Err(Failure::with_code("a task has ended by itself", 1));
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::event::EventType;
-use domain::id::PartnerId;
+use domain::id::{PartnerId, WebhookId};
 use domain::webhook::Subscription;
 use moka::sync::Cache;
 use store::keyring::Keyring;
@@ -33,6 +33,8 @@ const EPOCHS: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Partner {
     by_type: HashMap<EventType, Vec<Arc<Subscription>>>,
+    /// Since which version what happened at a webhook counts.
+    health_versions: HashMap<WebhookId, i32>,
     /// Active webhooks that can't be signed for, because a stored value can't be read. Their deliveries wait.
     unreadable: Vec<Unreadable>,
 }
@@ -51,6 +53,12 @@ impl Partner {
             .filter(move |u| u.events.iter().any(|e| e == event_type.as_str()))
     }
 
+    /// Since which version what happened at the webhook counts; `None` when it has no active subscription.
+    #[must_use]
+    pub fn health_version(&self, webhook_id: WebhookId) -> Option<i32> {
+        self.health_versions.get(&webhook_id).copied()
+    }
+
     fn weight(&self) -> u32 {
         let subscriptions: usize = self.by_type.values().map(Vec::len).sum();
         u32::try_from(subscriptions + 1).unwrap_or(u32::MAX)
@@ -64,6 +72,9 @@ impl From<PartnerSubscriptions> for Partner {
             return partner;
         }
         for subscription in stored.subscriptions.into_iter().map(Arc::new) {
+            partner
+                .health_versions
+                .insert(subscription.webhook_id, subscription.health_version);
             for event_type in &subscription.events {
                 partner
                     .by_type
@@ -90,6 +101,10 @@ pub struct Subscriptions {
     epochs: Arc<Epochs>,
     loads: Batcher<PartnerId, Option<Arc<Partner>>>,
 }
+
+/// The task that loads has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoaderGone;
 
 /// Loads what is missing.
 pub struct Loader {
@@ -136,8 +151,11 @@ pub fn subscriptions(
 }
 
 impl Subscriptions {
-    /// The partner's subscriptions; `None` when Postgres knows no such partner, or nobody loads any more.
-    pub async fn of(&self, partner_id: PartnerId) -> Option<Arc<Partner>> {
+    /// The partner's subscriptions; `None` when Postgres knows no such partner.
+    ///
+    /// # Errors
+    /// When nobody loads any more: nothing can be said then.
+    pub async fn of(&self, partner_id: PartnerId) -> Result<Option<Arc<Partner>>, LoaderGone> {
         let mut loaded = None;
         for _ in 0..LOADS_MAX {
             let epoch = self.epochs.of(partner_id);
@@ -146,9 +164,11 @@ impl Subscriptions {
                 .get(&partner_id)
                 .filter(|entry| entry.epoch == epoch)
             {
-                return Some(entry.partner);
+                return Ok(Some(entry.partner));
             }
-            let partner = self.loads.ask(partner_id).await??;
+            let Some(partner) = self.loads.ask(partner_id).await.ok_or(LoaderGone)? else {
+                return Ok(None);
+            };
             // A change came while it was loaded: this may be the state before it.
             if self.epochs.of(partner_id) == epoch {
                 self.cache.insert(
@@ -158,11 +178,11 @@ impl Subscriptions {
                         partner: partner.clone(),
                     },
                 );
-                return Some(partner);
+                return Ok(Some(partner));
             }
             loaded = Some(partner);
         }
-        loaded
+        Ok(loaded)
     }
 
     /// Forgets a partner; a load that has begun already is thrown away.

@@ -15,16 +15,20 @@ use crate::limits::EVENT_DATA_DEPTH_MAX;
 /// SHA-256 over type and canonical data.
 pub type ContentHash = [u8; 32];
 
-/// `data` is nested deeper than [`EVENT_DATA_DEPTH_MAX`].
+/// Data that can't be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("data is nested more than {EVENT_DATA_DEPTH_MAX} levels deep")]
-pub struct TooDeep;
+pub enum Incomparable {
+    #[error("data is nested more than {EVENT_DATA_DEPTH_MAX} levels deep")]
+    TooDeep,
+    #[error("data has a member whose name is no Unicode text, such as half of a surrogate pair")]
+    Name,
+}
 
 /// The hash of an event's content.
 ///
 /// # Errors
-/// When the data is nested too deep to be compared.
-pub fn content_hash(event_type: &EventType, data: &RawValue) -> Result<ContentHash, TooDeep> {
+/// When the data can't be compared.
+pub fn content_hash(event_type: &EventType, data: &RawValue) -> Result<ContentHash, Incomparable> {
     let mut hash = Sha256::new();
     hash.update(event_type.as_str().as_bytes());
     hash.update([0]);
@@ -33,10 +37,18 @@ pub fn content_hash(event_type: &EventType, data: &RawValue) -> Result<ContentHa
 }
 
 /// Feeds one valid JSON value. `levels` is how many levels it may still have.
-fn feed(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), TooDeep> {
+fn feed(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), Incomparable> {
     match json.as_bytes().first() {
-        Some(b'{') => feed_object(hash, json, levels.checked_sub(1).ok_or(TooDeep)?),
-        Some(b'[') => feed_array(hash, json, levels.checked_sub(1).ok_or(TooDeep)?),
+        Some(b'{') => feed_object(
+            hash,
+            json,
+            levels.checked_sub(1).ok_or(Incomparable::TooDeep)?,
+        ),
+        Some(b'[') => feed_array(
+            hash,
+            json,
+            levels.checked_sub(1).ok_or(Incomparable::TooDeep)?,
+        ),
         Some(b'"') => {
             feed_string(hash, json);
             Ok(())
@@ -48,8 +60,9 @@ fn feed(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), TooDeep> {
     }
 }
 
-fn feed_object(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), TooDeep> {
-    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(json).unwrap_or_default();
+fn feed_object(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), Incomparable> {
+    let members: BTreeMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_str(json).map_err(|_| Incomparable::Name)?;
     hash.update(b"{");
     for (name, value) in members {
         feed_text(hash, &name);
@@ -59,7 +72,7 @@ fn feed_object(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), TooDe
     Ok(())
 }
 
-fn feed_array(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), TooDeep> {
+fn feed_array(hash: &mut Sha256, json: &str, levels: usize) -> Result<(), Incomparable> {
     let items: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
     hash.update(b"[");
     for item in items {
@@ -129,6 +142,13 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_no_text_is_refused_and_not_left_out() {
+        let data: Box<RawValue> = serde_json::from_str(r#"{"\ud800":1}"#).unwrap();
+        let result = content_hash(&"a.b".parse().unwrap(), &data);
+        assert_eq!(result, Err(Incomparable::Name));
+    }
+
+    #[test]
     fn data_nested_too_deep_is_refused_and_not_followed() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         let result = |levels: usize| {
@@ -136,7 +156,7 @@ mod tests {
             content_hash(&"a.b".parse().unwrap(), &data).map(|_| ())
         };
         assert_eq!(result(EVENT_DATA_DEPTH_MAX), Ok(()));
-        assert_eq!(result(EVENT_DATA_DEPTH_MAX + 1), Err(TooDeep));
-        assert_eq!(result(100_000), Err(TooDeep));
+        assert_eq!(result(EVENT_DATA_DEPTH_MAX + 1), Err(Incomparable::TooDeep));
+        assert_eq!(result(100_000), Err(Incomparable::TooDeep));
     }
 }

@@ -15,6 +15,8 @@ pub struct Subscription {
     pub partner_id: PartnerId,
     /// Raised by every change of the webhook.
     pub version: i32,
+    /// The version since which what happened at it counts: its URL was changed, or it was enabled again, then.
+    pub health_version: i32,
     pub url: WebhookUrl,
     pub events: Vec<EventType>,
     pub signer: Signer,

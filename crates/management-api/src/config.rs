@@ -188,7 +188,13 @@ mod tests {
     #[test]
     fn the_defaults_can_work_but_for_the_key_that_has_none() {
         let mut config = Config::default();
-        assert!(config.validate().unwrap_err().line().contains("secrets.keys"));
+        assert!(
+            config
+                .validate()
+                .unwrap_err()
+                .line()
+                .contains("secrets.keys")
+        );
         config.secrets.keys.insert("a".to_owned(), "0".repeat(64));
         config.secrets.active_key = "a".to_owned();
         config.validate().unwrap();

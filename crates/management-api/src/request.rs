@@ -8,7 +8,7 @@ pub mod id;
 
 use std::cell::OnceCell;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
@@ -55,7 +55,7 @@ pub async fn serve(
     trace(request.headers()).adopt(&span);
     let counted = OnceCell::new();
     let answered = answer(target, request, payload, &gateway, &counted);
-    let answered = within_limits(&gateway, answered)
+    let answered = within_limits(gateway.config.request_timeout(), answered)
         .instrument(span.clone())
         .await;
     let _entered = span.enter();
@@ -80,11 +80,11 @@ pub async fn serve(
 
 /// Neither a request that hangs nor one that panics keeps its client waiting, or takes the worker along.
 async fn within_limits(
-    gateway: &Gateway,
+    limit: Duration,
     answered: impl Future<Output = Result<Answer, ApiError>>,
 ) -> Result<Answer, ApiError> {
     let caught = AssertUnwindSafe(answered).catch_unwind();
-    match tokio::time::timeout(gateway.config.request_timeout(), caught).await {
+    match tokio::time::timeout(limit, caught).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(_panic)) => Err(ApiError::Server("the handler panicked".into())),
         Err(elapsed) => Err(ApiError::Unavailable(
@@ -136,4 +136,31 @@ async fn answer(
 fn trace(headers: &HeaderMap) -> Trace {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     Trace::new(text("traceparent"), text("tracestate"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_or_hangs_is_answered_all_the_same() {
+        let limit = Duration::from_millis(20);
+        let panicked = within_limits(limit, async { panic!("on purpose") }).await;
+        assert!(matches!(panicked, Err(ApiError::Server(_))));
+        let hung = within_limits(limit, std::future::pending()).await;
+        assert!(matches!(hung, Err(ApiError::Unavailable(..))));
+        let done = within_limits(limit, async { Ok(Answer::no_content()) }).await;
+        assert_eq!(done.unwrap().status(), 204);
+    }
+
+    #[test]
+    fn a_trace_of_the_client_is_gone_on_with_if_it_is_one() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for (given, expected) in [(parent, Some(parent)), ("nonsense", None)] {
+            let mut headers = HeaderMap::new();
+            let name = header::HeaderName::from_static("traceparent");
+            headers.insert(name, header::HeaderValue::from_static(given));
+            assert_eq!(trace(&headers).traceparent(), expected);
+        }
+    }
 }

@@ -131,6 +131,8 @@ impl Service {
         work.start(&mut tasks);
 
         let ended = tokio::select! {
+            // First, since the tasks end by the same signal, and must not be taken for failed.
+            biased;
             () = shutdown.begun() => Ok(()),
             Some(ended) = tasks.join_next() => Err(ended.map_or_else(Error::from, Error::Task)),
         };

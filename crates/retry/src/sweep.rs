@@ -81,6 +81,7 @@ fn announcement(row: &Overdue) -> Announcement {
         partner_id: row.partner_id,
         turn: row.turn,
         not_before_ms: row.next_attempt_at.timestamp_millis(),
+        attempts: row.attempts,
         parkings: row.parkings,
         reason: Reason::Sweep,
         hops: 0,

@@ -56,7 +56,9 @@ enum Class {
 /// Most SQLSTATEs don't come through diesel, so that for those only the message is left. It is in English: the servers
 /// run with `lc_messages = C`, and in any other language these errors become [`StoreError::Query`].
 fn classify(kind: DatabaseErrorKind, message: &str) -> Class {
-    const UNAVAILABLE: [&str; 8] = [
+    const UNAVAILABLE: [&str; 9] = [
+        // Nothing is wrong with the row: it can be written as soon as somebody makes the partition of its day.
+        "no partition of relation",
         "terminating connection",
         "the database system is",
         "sorry, too many clients",
@@ -94,9 +96,9 @@ fn classify(kind: DatabaseErrorKind, message: &str) -> Class {
         // We talk to a server that is no longer the primary.
         | DatabaseErrorKind::ReadOnlyTransaction => Class::Unavailable,
         DatabaseErrorKind::SerializationFailure => Class::Transient,
-        // A row without a partition is reported as a check violation too.
-        DatabaseErrorKind::CheckViolation | DatabaseErrorKind::NotNullViolation => Class::Data,
+        // A row without a partition is reported as a check violation.
         _ if says(&UNAVAILABLE) => Class::Unavailable,
+        DatabaseErrorKind::CheckViolation | DatabaseErrorKind::NotNullViolation => Class::Data,
         _ if says(&TRANSIENT) => Class::Transient,
         _ if says(&DATA) => Class::Data,
         _ => Class::Other,
@@ -124,6 +126,7 @@ mod tests {
             "terminating connection due to administrator command",
             "the database system is starting up",
             "sorry, too many clients already",
+            "no partition of relation \"events\" found for row",
         ] {
             assert!(
                 matches!(database(Unknown, message), StoreError::Unavailable(_)),
@@ -147,7 +150,7 @@ mod tests {
         for (kind, message) in [
             (
                 CheckViolation,
-                "no partition of relation \"events\" found for row",
+                "new row for relation \"deliveries\" violates check constraint",
             ),
             (Unknown, "invalid byte sequence for encoding \"UTF8\": 0x00"),
             (Unknown, "integer out of range"),

@@ -8,9 +8,18 @@ use chrono::NaiveDate;
 use diesel::sql_types::{Bool, Date, Integer, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
+use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::pool::Store;
+
+/// The smallest and the largest of some ids. A statement that names them is planned for the partitions of those days
+/// alone; planned for all of a month it takes longer than it runs.
+pub(crate) fn bounds(ids: impl Iterator<Item = Uuid>) -> (Uuid, Uuid) {
+    ids.fold((Uuid::max(), Uuid::nil()), |(first, last), id| {
+        (first.min(id), last.max(id))
+    })
+}
 
 /// How long rows are kept, in whole days after the day (in UTC) in which they were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -134,6 +134,7 @@ pub struct Scheduled {
     pub partner_id: PartnerId,
     pub turn: i32,
     pub next_attempt_at: DateTime<Utc>,
+    pub attempts: i32,
     pub parkings: i32,
     /// Whether it was put off rather than tried.
     pub parked: bool,
@@ -249,6 +250,14 @@ impl Step {
                 extend_expiry_by, ..
             } => extend_expiry_by.as_secs_f64(),
             _ => 0.0,
+        }
+    }
+
+    /// 1 where the webhook or its partner is what the delivery waits for: that moves it up its schedule.
+    pub(crate) fn parkings(self) -> i32 {
+        match self {
+            Self::Parked { reason, .. } => i32::from(reason != ParkReason::HandedOver),
+            _ => 0,
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Stored {
     pub partner_id: i64,
     #[diesel(sql_type = Integer)]
     pub version: i32,
+    #[diesel(sql_type = Integer)]
+    pub health_version: i32,
     #[diesel(sql_type = Text)]
     pub url: String,
     #[diesel(sql_type = Array<Text>)]
@@ -83,6 +85,7 @@ pub fn read(keyring: &Keyring, stored: Stored) -> Result<Subscription, StoreErro
         webhook_id: WebhookId(stored.webhook_id),
         partner_id,
         version: stored.version,
+        health_version: stored.health_version,
         url: WebhookUrl::parse_stored(&stored.url).map_err(|error| corrupt("the URL", &error))?,
         events,
         signer: Signer::new(&secret),
@@ -127,10 +130,11 @@ pub async fn load_many(
     .load(conn)
     .await?;
     let webhooks: Vec<Stored> = sql_query(
-        "SELECT id AS webhook_id, partner_id, version, url, events, secret, sealing_key_id
-         FROM webhooks
-         WHERE partner_id = ANY($1) AND active AND deleted_at IS NULL
-         ORDER BY id",
+        "SELECT w.id AS webhook_id, w.partner_id, w.version, w.url, w.events, w.secret, w.sealing_key_id,
+             coalesce((SELECT h.since_version FROM webhook_health AS h WHERE h.webhook_id = w.id), 1) AS health_version
+         FROM webhooks AS w
+         WHERE w.partner_id = ANY($1) AND w.active AND w.deleted_at IS NULL
+         ORDER BY w.id",
     )
     .bind::<Array<BigInt>, _>(&ids)
     .load(conn)
@@ -179,9 +183,10 @@ pub async fn load_one(
     webhook: WebhookId,
 ) -> Result<Option<Subscription>, StoreError> {
     sql_query(
-        "SELECT id AS webhook_id, partner_id, version, url, events, secret, sealing_key_id
-         FROM webhooks
-         WHERE id = $1 AND partner_id = $2 AND deleted_at IS NULL",
+        "SELECT w.id AS webhook_id, w.partner_id, w.version, w.url, w.events, w.secret, w.sealing_key_id,
+             coalesce((SELECT h.since_version FROM webhook_health AS h WHERE h.webhook_id = w.id), 1) AS health_version
+         FROM webhooks AS w
+         WHERE w.id = $1 AND w.partner_id = $2 AND w.deleted_at IS NULL",
     )
     .bind::<BigInt, _>(webhook.0)
     .bind::<BigInt, _>(partner.0)

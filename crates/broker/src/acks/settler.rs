@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::try_join_all;
 use lapin::Channel;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
 use lapin::types::FieldTable;
 use tokio::sync::{mpsc, oneshot};
@@ -92,6 +92,7 @@ impl Settler {
     async fn step(&mut self, commands: &mut Vec<Command>) -> Result<(), BrokerError> {
         let mut waiting = Vec::new();
         let mut cancel = false;
+        let mut flush = false;
         for command in commands.drain(..) {
             match command {
                 Command::Ack(tag) => self.acked += u32::from(self.ledger.ack(tag)),
@@ -103,7 +104,10 @@ impl Settler {
                     cancel = true;
                     waiting.extend(done);
                 }
-                Command::Flush(done) => waiting.push(done),
+                Command::Flush(done) => {
+                    flush = true;
+                    waiting.push(done);
+                }
             }
         }
         self.settle()
@@ -113,6 +117,10 @@ impl Settler {
             self.cancel().await?;
         } else {
             self.adjust_prefetch().await?;
+        }
+        if flush {
+            // The broker reads a channel in order: with its answer it has read the acknowledgements.
+            self.set_qos().await?;
         }
         waiting.into_iter().for_each(done);
         Ok(())
@@ -127,11 +135,9 @@ impl Settler {
         } = self.ledger.take();
         let channel = &self.channel;
         try_join_all(nacks.into_iter().map(|(tag, requeue)| {
-            let options = BasicNackOptions {
-                multiple: false,
-                requeue,
-            };
-            channel.basic_nack(tag, options)
+            // Not a nack: from 4.3 on that does not count towards the delivery limit, and a message that nobody can
+            // handle would come back for ever.
+            channel.basic_reject(tag, BasicRejectOptions { requeue })
         }))
         .await?;
         let acks = cumulative.into_iter().map(|tag| (tag, true));
@@ -168,11 +174,7 @@ impl Settler {
     async fn next_round(&mut self) -> Result<(), BrokerError> {
         self.acked = 0;
         self.round += 1;
-        let action = || format!("let us consume {}", self.queue);
-        self.channel
-            .basic_qos(self.prefetch, BasicQosOptions::default())
-            .await
-            .map_err(|e| BrokerError::amqp(action(), e))?;
+        self.set_qos().await?;
         let consumer = self
             .channel
             .basic_consume(
@@ -182,17 +184,28 @@ impl Settler {
                 FieldTable::default(),
             )
             .await
-            .map_err(|e| BrokerError::amqp(action(), e))?;
+            .map_err(|e| self.error("let us consume", e))?;
         // The handle may be gone already; then the consumer is dropped here, which cancels it.
         let _ = self.rounds.send(consumer);
         Ok(())
+    }
+
+    async fn set_qos(&self) -> Result<(), BrokerError> {
+        self.channel
+            .basic_qos(self.prefetch, BasicQosOptions::default())
+            .await
+            .map_err(|e| self.error("set the prefetch of", e))
+    }
+
+    fn error(&self, action: &str, source: lapin::Error) -> BrokerError {
+        BrokerError::amqp(format!("{action} {}", self.queue), source)
     }
 
     async fn stop_round(&self, tag: &str) -> Result<(), BrokerError> {
         self.channel
             .basic_cancel(tag.into(), BasicCancelOptions::default())
             .await
-            .map_err(|e| BrokerError::amqp(format!("cancel the consumer of {}", self.queue), e))
+            .map_err(|e| self.error("cancel the consumer of", e))
     }
 
     async fn cancel(&mut self) -> Result<(), BrokerError> {

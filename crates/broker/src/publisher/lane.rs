@@ -1,7 +1,7 @@
 //! The task of one publisher. Woken by messages to send and by confirms; answers whoever waits in `publish`.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use lapin::message::BasicReturnMessage;
@@ -25,6 +25,10 @@ const BATCH_MAX: usize = 128;
 /// Wait before another channel is opened on the same link, after the broker closed one: it does so when a message goes
 /// to an exchange that is not there or that the user may not publish to.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+/// Age at which a message that was sent and never confirmed is given up with its channel: a queue that has lost its
+/// leader must not hold the messages to all others. While the broker takes no messages at all, nothing is given up.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Works until every handle is dropped or the broker is closed.
 pub(super) async fn run(mut phase: watch::Receiver<Phase>, mut jobs: mpsc::Receiver<Job>) {
@@ -72,15 +76,23 @@ async fn publish_on(link: &Link, jobs: &mut mpsc::Receiver<Job>) -> Result<(), B
     let mut in_flight = FuturesUnordered::new();
     let mut buffer = Vec::with_capacity(BATCH_MAX);
     let mut open = true;
+    let mut look = tokio::time::interval(LOOK_EVERY);
     while open || !in_flight.is_empty() {
         let room = IN_FLIGHT_MAX.saturating_sub(in_flight.len()).min(BATCH_MAX);
         tokio::select! {
             biased;
             Some((number, outcome)) = in_flight.next() => match outcome {
                 Ok(confirmation) => lane.settle(number, confirmation),
-                Err(error) => return Err(lane.fail(error)),
+                Err(error) => {
+                    let error = BrokerError::amqp("go on taking messages", error);
+                    return Err(lane.fail(error));
+                }
             },
             received = jobs.recv_many(&mut buffer, room), if open && room > 0 => open = received > 0,
+            _ = look.tick() => if link.blocked().is_none() && lane.is_stuck() {
+                let action = "confirm a message".to_owned();
+                return Err(lane.fail(BrokerError::Timeout { action, limit: STUCK_AFTER }));
+            },
         }
         // They are all polled by this one task, so that tags and frames stay in step.
         let parcels = buffer.drain(..).filter_map(|job| lane.admit(job));
@@ -127,6 +139,8 @@ async fn send(channel: &Channel, parcel: Parcel) -> (u64, lapin::Result<Confirma
 #[derive(Default)]
 struct Lane {
     waiting: HashMap<u64, (Option<Key>, Waiting)>,
+    /// When each message was sent, the oldest first; those that are settled are dropped from the front.
+    sent: VecDeque<(u64, Instant)>,
     returns: Returns<Waiting>,
 }
 
@@ -155,6 +169,7 @@ impl Lane {
         let number = self.returns.sent();
         let key = message.mandatory.then(|| key_of(&message));
         self.waiting.insert(number, (key, result));
+        self.sent.push_back((number, Instant::now()));
         Some(Parcel {
             number,
             message,
@@ -176,6 +191,12 @@ impl Lane {
             Some((Some(key), result)) => self.returns.confirmed(key, result),
             None => {}
         }
+        let waiting = &self.waiting;
+        while self
+            .sent
+            .pop_front_if(|(number, _)| !waiting.contains_key(number))
+            .is_some()
+        {}
         for (result, returned) in self.returns.verdicts() {
             answer(
                 result,
@@ -184,9 +205,14 @@ impl Lane {
         }
     }
 
-    /// The broker closed the channel: nobody knows what became of the messages in flight.
-    fn fail(&mut self, error: lapin::Error) -> BrokerError {
-        let error = BrokerError::amqp("go on taking messages", error);
+    /// Whether the oldest message in flight has waited too long for its confirm.
+    fn is_stuck(&self) -> bool {
+        let oldest = self.sent.front();
+        oldest.is_some_and(|(_, sent_at)| sent_at.elapsed() > STUCK_AFTER)
+    }
+
+    /// The channel is of no more use: nobody knows what became of the messages in flight.
+    fn fail(&mut self, error: BrokerError) -> BrokerError {
         for (_, (_, result)) in self.waiting.drain() {
             answer(result, Err(PublishError::Unavailable(error.line())));
         }

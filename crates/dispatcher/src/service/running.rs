@@ -27,6 +27,44 @@ pub(super) struct Groups {
     /// No message is taken, and no attempt begun, once this is cancelled.
     pub draining: CancellationToken,
     pub stop: CancellationToken,
+    /// Set when a task ended that should not have.
+    pub failed: CancellationToken,
+}
+
+impl Groups {
+    /// Starts a task on which others depend. Should it end before the dispatcher is told to stop, the dispatcher stops
+    /// and says so: without it events would be sent, and never recorded.
+    pub fn essential<F>(&self, group: &TaskTracker, what: &'static str, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        let watch = EndWatch {
+            what,
+            expected: self.draining.clone(),
+            failed: self.failed.clone(),
+        };
+        group.spawn(async move {
+            let _watch = watch;
+            task.await
+        });
+    }
+}
+
+/// Notices the end of its task, by a panic too.
+struct EndWatch {
+    what: &'static str,
+    expected: CancellationToken,
+    failed: CancellationToken,
+}
+
+impl Drop for EndWatch {
+    fn drop(&mut self) {
+        if !self.expected.is_cancelled() {
+            tracing::error!("the task that {} has ended by itself", self.what);
+            self.failed.cancel();
+        }
+    }
 }
 
 pub(super) struct Running {

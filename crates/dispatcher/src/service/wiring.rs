@@ -23,11 +23,11 @@ use crate::config::Section;
 use crate::consume::{Handle, Source, consume};
 use crate::due::{Due, Starts, starts};
 use crate::fan_out::FanOut;
+use crate::graveyard::Graveyard;
 use crate::metrics::Metrics;
 use crate::presence::{Presence, write_breakers};
 use crate::pulse::Pulse;
 use crate::record::{Recorder, recorder};
-use crate::reject::Rejecter;
 use crate::subscriptions::{Subscriptions, subscriptions};
 use crate::test_call::TestCalls;
 
@@ -106,7 +106,8 @@ pub(super) fn start(service: Service) -> Result<Running, Failure> {
 impl Wiring {
     /// What works off queues.
     fn background(&self, relaxed: Store, breaker_changes: mpsc::Receiver<BreakerRow>) -> Queues {
-        let tasks = &self.groups.background;
+        let groups = &self.groups;
+        let tasks = &groups.background;
         let (announcer, announcements) = announcer(self.broker.publisher(), self.metrics.clone());
         let (recorder, records) = recorder(
             self.store.clone(),
@@ -124,12 +125,12 @@ impl Wiring {
             self.section.cached_subscriptions_max,
         );
         for _ in 0..self.section.record_writers {
-            tasks.spawn(records.clone().run());
+            groups.essential(tasks, "records", records.clone().run());
         }
-        tasks.spawn(announcements.run());
-        tasks.spawn(claimer.run());
-        tasks.spawn(starter.run());
-        tasks.spawn(loader.run());
+        groups.essential(tasks, "announces", announcements.run());
+        groups.essential(tasks, "claims", claimer.run());
+        groups.essential(tasks, "starts attempts", starter.run());
+        groups.essential(tasks, "loads subscriptions", loader.run());
         tasks.spawn(write_breakers(
             self.instance.clone(),
             self.store.clone(),
@@ -147,14 +148,17 @@ impl Wiring {
     /// What watches and reports.
     fn attend(&self, pulse: Pulse, subscriptions: &Subscriptions, readiness: Readiness) {
         let (tasks, stop) = (&self.groups.attendants, &self.groups.stop);
-        tasks.spawn(pulse.run(self.broker.clone(), stop.clone()));
+        let beating = pulse.run(self.broker.clone(), stop.clone());
+        self.groups.essential(tasks, "watches the clock", beating);
         // Ends with the consumers: it holds an end of the loader's queue, which ends when nobody can ask.
         let listening = changes::listen(
             subscriptions.clone(),
             self.broker.clone(),
             self.groups.draining.clone(),
         );
-        self.groups.consumers.spawn(listening);
+        let consumers = &self.groups.consumers;
+        self.groups
+            .essential(consumers, "listens to subscription changes", listening);
         let presence = Presence {
             instance: self.instance.clone(),
             store: self.store.clone(),
@@ -180,9 +184,10 @@ impl Wiring {
         let due = Due {
             attempts: self.attempts.clone(),
             starts: queues.starts,
+            subscriptions: queues.subscriptions,
             recorder: queues.recorder,
             announcer: queues.announcer,
-            publisher: self.broker.publisher(),
+            graveyard: self.graveyard(),
             metrics: self.metrics.clone(),
         };
         self.take(
@@ -208,6 +213,14 @@ impl Wiring {
         );
     }
 
+    fn graveyard(&self) -> Graveyard {
+        Graveyard {
+            publisher: self.broker.publisher(),
+            store: self.store.clone(),
+            draining: self.groups.draining.clone(),
+        }
+    }
+
     fn fan_out(&self, queues: &Queues) -> FanOut {
         FanOut {
             catalogue: Catalogue::new(self.store.clone()),
@@ -215,11 +228,7 @@ impl Wiring {
             claims: queues.claims.clone(),
             attempts: self.attempts.clone(),
             recorder: queues.recorder.clone(),
-            rejecter: Rejecter {
-                publisher: self.broker.publisher(),
-                store: self.store.clone(),
-                metrics: self.metrics.clone(),
-            },
+            graveyard: self.graveyard(),
             metrics: self.metrics.clone(),
             stragglers: self.groups.work.clone(),
             hold: Duration::from_millis(self.section.hold_ms.into()),
@@ -237,6 +246,8 @@ impl Wiring {
             work,
             draining,
         );
-        self.groups.consumers.spawn(consuming);
+        let consumers = &self.groups.consumers;
+        self.groups
+            .essential(consumers, "takes messages", consuming);
     }
 }

@@ -280,8 +280,11 @@ BEGIN
         FOR day IN SELECT today + n FROM generate_series(0, days_ahead) AS n LOOP
             IF to_regclass(format('%I', parent || to_char(day, '_YYYYMMDD'))) IS NULL THEN
                 EXECUTE format(
-                    'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                    parent || to_char(day, '_YYYYMMDD'), parent, uuid_v7_floor(day), uuid_v7_floor(day + 1));
+                    'CREATE TABLE %I (LIKE %I INCLUDING ALL)', parent || to_char(day, '_YYYYMMDD'), parent);
+                -- Attached, not created as a partition: that would lock the whole table against readers and writers.
+                EXECUTE format(
+                    'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                    parent, parent || to_char(day, '_YYYYMMDD'), uuid_v7_floor(day), uuid_v7_floor(day + 1));
                 made := made + 1;
             END IF;
         END LOOP;

@@ -3,7 +3,7 @@
 //! Reads `webhooks`, `partners` and `events`; writes `deliveries`. The dispatcher calls it for announcements that
 //! are due, for all at once that came during the previous call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::keyring::Keyring;
 use crate::record::Trace;
-use crate::subscription;
+use crate::{partition, subscription};
 
 /// An announcement that asks for its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ struct StartedRow {
     webhook_id: i64,
     #[diesel(sql_type = Integer)]
     version: i32,
+    #[diesel(sql_type = Integer)]
+    health_version: i32,
     #[diesel(sql_type = Text)]
     url: String,
     #[diesel(sql_type = Array<Text>)]
@@ -138,29 +140,36 @@ pub async fn start(
 ) -> Result<Vec<Starting>, StoreError> {
     let rows = begin(connection, requests, lease).await?;
     let bodies = bodies(connection, &rows).await?;
-    let mut begun: HashMap<Uuid, Starting> = HashMap::with_capacity(requests.len());
+    // By id and turn: two announcements of one delivery may stand in one batch.
+    let mut begun: HashMap<(Uuid, i32), Starting> = HashMap::with_capacity(requests.len());
+    let mut ids = HashSet::with_capacity(requests.len());
     for row in rows {
         let body = bodies.get(&row.event_key).cloned();
-        begun.insert(row.id, starting(keyring, row, body));
+        ids.insert(row.id);
+        let announced_turn = row.turn.saturating_sub(1);
+        begun.insert((row.id, announced_turn), starting(keyring, row, body));
     }
     let others: Vec<_> = requests
         .iter()
         .map(|r| r.delivery_id.0)
-        .filter(|id| !begun.contains_key(id))
+        .filter(|id| !ids.contains(id))
         .collect();
     let states = states(connection, others).await?;
-    // A repeated request finds its answer taken, and is stale.
     Ok(requests
         .iter()
         .map(|request| {
             let id = request.delivery_id.0;
-            begun.remove(&id).unwrap_or_else(|| match states.get(&id) {
+            if let Some(starting) = begun.remove(&(id, request.turn)) {
+                return starting;
+            }
+            match states.get(&id) {
+                None if ids.contains(&id) => Starting::Stale,
                 None => Starting::Missing,
                 Some(state) if state.turn == request.turn => state
                     .next_attempt_at
                     .map_or(Starting::Stale, Starting::Early),
                 Some(_) => Starting::Stale,
-            })
+            }
         })
         .collect())
 }
@@ -170,6 +179,7 @@ async fn begin(
     requests: &[StartRequest],
     lease: Duration,
 ) -> Result<Vec<StartedRow>, StoreError> {
+    let (first, last) = partition::bounds(requests.iter().map(|r| r.delivery_id.0));
     let rows = sql_query(
         "UPDATE deliveries AS d SET status = n.status, turn = d.turn + 1, announced_at = NULL, announcements = 0, \
              park_reason = NULL, \
@@ -184,16 +194,20 @@ async fn begin(
                   OR o.webhook_version < w.deactivated_version THEN 'cancelled' \
              WHEN o.expires_at < now() OR NOT EXISTS (SELECT FROM events AS e WHERE e.key = o.event_key) \
                   THEN 'exhausted' \
-             ELSE 'in_flight' END AS status) AS n \
+             ELSE 'in_flight' END AS status OFFSET 0) AS n \
          WHERE d.id = i.id AND d.turn = i.turn AND d.status IN ('pending', 'in_flight') \
            AND d.next_attempt_at <= clock_timestamp() \
+           AND d.id BETWEEN $4 AND $5 AND o.id BETWEEN $4 AND $5 \
          RETURNING d.id, d.status, d.turn, d.attempts, d.parkings, d.event_key, d.event_id, d.event_type, \
              d.traceparent, d.tracestate, d.partner_id, d.webhook_id, w.version, w.url, w.events, w.secret, \
-             w.sealing_key_id",
+             w.sealing_key_id, \
+             coalesce((SELECT h.since_version FROM webhook_health AS h WHERE h.webhook_id = w.id), 1) AS health_version",
     )
     .bind::<Array<SqlUuid>, _>(requests.iter().map(|r| r.delivery_id.0).collect::<Vec<_>>())
     .bind::<Array<Integer>, _>(requests.iter().map(|r| r.turn).collect::<Vec<_>>())
     .bind::<Double, _>(lease.as_secs_f64())
+    .bind::<SqlUuid, _>(first)
+    .bind::<SqlUuid, _>(last)
     .load(connection)
     .await?;
     Ok(rows)
@@ -256,6 +270,7 @@ fn read(keyring: &Keyring, row: StartedRow, body: Option<Bytes>) -> Result<Start
             webhook_id: row.webhook_id,
             partner_id: row.partner_id,
             version: row.version,
+            health_version: row.health_version,
             url: row.url,
             events: row.events,
             secret: row.secret,

@@ -23,6 +23,7 @@ pub struct Overdue {
     pub partner_id: PartnerId,
     pub turn: i32,
     pub next_attempt_at: DateTime<Utc>,
+    pub attempts: i32,
     pub parkings: i32,
     /// How often it was announced by a sweep since its last attempt, this time included.
     pub announcements: i32,
@@ -41,6 +42,8 @@ struct OverdueRow {
     turn: i32,
     #[diesel(sql_type = Timestamptz)]
     next_attempt_at: DateTime<Utc>,
+    #[diesel(sql_type = Integer)]
+    attempts: i32,
     #[diesel(sql_type = Integer)]
     parkings: i32,
     #[diesel(sql_type = Integer)]
@@ -69,7 +72,7 @@ pub async fn sweep(
                         make_interval(secs => $1 * power(2, least(announcements - 1, 20))), interval '1 hour')) \
                ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS o \
          WHERE d.id = o.id \
-         RETURNING d.id, d.webhook_id, d.partner_id, d.turn, d.next_attempt_at, d.parkings, d.announcements, \
+         RETURNING d.id, d.webhook_id, d.partner_id, d.turn, d.next_attempt_at, d.attempts, d.parkings, d.announcements, \
              d.traceparent, d.tracestate",
     )
     .bind::<Double, _>(overdue.as_secs_f64())
@@ -84,6 +87,7 @@ pub async fn sweep(
             partner_id: PartnerId(row.partner_id),
             turn: row.turn,
             next_attempt_at: row.next_attempt_at,
+            attempts: row.attempts,
             parkings: row.parkings,
             announcements: row.announcements,
             trace: Trace {

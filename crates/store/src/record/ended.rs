@@ -9,7 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use super::EndedAttempt;
 use super::attempt_columns::{AttemptColumns, attempt_columns, bind_attempts};
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
-use crate::StoreError;
+use crate::{StoreError, partition};
 
 /// Changes only deliveries that are in flight under the turn given. One that would be tried again after it has
 /// expired is exhausted instead.
@@ -41,8 +41,9 @@ pub(super) async fn update(
              first_byte_us = i.first_byte_us, total_us = i.total_us, reused_connection = i.reused_connection \
            FROM input AS i JOIN deliveries AS o ON o.id = i.id, \
              LATERAL (SELECT i.wait_s IS NOT NULL AND o.expires_at + make_interval(secs => i.extension_s) \
-                             < now() + make_interval(secs => i.wait_s) AS expired) AS e \
+                             < now() + make_interval(secs => i.wait_s) AS expired OFFSET 0) AS e \
            WHERE d.id = i.id AND d.turn = i.turn AND d.status = 'in_flight' \
+             AND d.id BETWEEN $20 AND $21 AND o.id BETWEEN $20 AND $21 \
            RETURNING ",
         scheduled_columns!("d"),
         "), history AS ( \
@@ -59,5 +60,10 @@ pub(super) async fn update(
     .bind::<Array<Text>, _>(ended.iter().map(|e| e.step.status().as_str()).collect::<Vec<_>>())
     .bind::<Array<Nullable<Double>>, _>(ended.iter().map(|e| e.step.wait_s()).collect::<Vec<_>>())
     .bind::<Array<Double>, _>(ended.iter().map(|e| e.step.extension_s()).collect::<Vec<_>>());
-    Ok(bind_attempts!(query, attempts).load(connection).await?)
+    let (first, last) = partition::bounds(ended.iter().map(|e| e.delivery_id.0));
+    Ok(bind_attempts!(query, attempts)
+        .bind::<SqlUuid, _>(first)
+        .bind::<SqlUuid, _>(last)
+        .load(connection)
+        .await?)
 }

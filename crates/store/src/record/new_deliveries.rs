@@ -8,7 +8,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::attempt_columns::{AttemptColumns, attempt_columns, bind_attempts, without_nul};
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
-use super::{NewDelivery, RecordedEvent, Scheduled, Step};
+use super::{NewDelivery, RecordedEvent, Scheduled};
 use crate::StoreError;
 
 /// The turn of every new row.
@@ -77,7 +77,7 @@ async fn insert_deliveries(
     .bind::<Array<Integer>, _>(column(rows, |(_, d)| d.webhook_version))
     .bind::<Array<Text>, _>(column(rows, |(_, d)| d.step.status().as_str()))
     .bind::<Array<Integer>, _>(column(rows, |(_, d)| i32::from(d.attempt.is_some())))
-    .bind::<Array<Integer>, _>(column(rows, |(_, d)| i32::from(matches!(d.step, Step::Parked { .. }))))
+    .bind::<Array<Integer>, _>(column(rows, |(_, d)| d.step.parkings()))
     .bind::<Array<Nullable<Text>>, _>(column(rows, |(_, d)| d.step.park_reason()))
     .bind::<Array<Nullable<Double>>, _>(column(rows, |(_, d)| d.step.wait_s()))
     .bind::<Array<Double>, _>(column(rows, |(_, d)| d.expire_after.as_secs_f64() + d.step.extension_s()));

@@ -6,7 +6,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::ParkedDelivery;
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
-use crate::StoreError;
+use crate::{StoreError, partition};
 
 /// Changes only deliveries that still have the turn given. It reads the webhook too: what its partner switched off
 /// is cancelled here, since a delivery that is parked again and again never begins an attempt that would find out.
@@ -17,9 +17,10 @@ pub(super) async fn update(
     if parked.is_empty() {
         return Ok(Vec::new());
     }
+    let (first, last) = partition::bounds(parked.iter().map(|p| p.delivery_id.0));
     let rows = sql_query(concat!(
         "UPDATE deliveries AS d SET \
-             status = n.status, turn = d.turn + 1, parkings = d.parkings + 1, park_reason = i.reason, \
+             status = n.status, turn = d.turn + 1, parkings = d.parkings + (i.reason <> 'handed_over')::integer, park_reason = i.reason, \
              next_attempt_at = CASE WHEN n.status = 'pending' THEN now() + make_interval(secs => i.wait_s) END, \
              finished_at = CASE WHEN n.status <> 'pending' THEN now() END, \
              announced_at = NULL, announcements = 0 \
@@ -31,8 +32,9 @@ pub(super) async fn update(
              WHEN NOT w.active OR w.deleted_at IS NOT NULL OR p.suspended_at IS NOT NULL \
                   OR o.webhook_version < w.deactivated_version THEN 'cancelled' \
              WHEN o.expires_at < now() + make_interval(secs => i.wait_s) THEN 'exhausted' \
-             ELSE 'pending' END AS status) AS n \
+             ELSE 'pending' END AS status OFFSET 0) AS n \
          WHERE d.id = i.id AND d.turn = i.turn AND d.status IN ('pending', 'in_flight') \
+           AND d.id BETWEEN $5 AND $6 AND o.id BETWEEN $5 AND $6 \
          RETURNING ",
         scheduled_columns!("d"),
     ))
@@ -40,6 +42,8 @@ pub(super) async fn update(
     .bind::<Array<Integer>, _>(parked.iter().map(|p| p.turn).collect::<Vec<_>>())
     .bind::<Array<Double>, _>(parked.iter().map(|p| p.wait.as_secs_f64()).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(parked.iter().map(|p| p.reason.as_str()).collect::<Vec<_>>())
+    .bind::<SqlUuid, _>(first)
+    .bind::<SqlUuid, _>(last)
     .load(connection)
     .await?;
     Ok(rows)

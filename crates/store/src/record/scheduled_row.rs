@@ -24,6 +24,8 @@ pub(super) struct ScheduledRow {
     #[diesel(sql_type = Nullable<Timestamptz>)]
     next_attempt_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Integer)]
+    attempts: i32,
+    #[diesel(sql_type = Integer)]
     parkings: i32,
     #[diesel(sql_type = Nullable<Text>)]
     park_reason: Option<String>,
@@ -49,6 +51,8 @@ macro_rules! scheduled_columns {
             ".turn, ",
             $alias,
             ".next_attempt_at, ",
+            $alias,
+            ".attempts, ",
             $alias,
             ".parkings, ",
             $alias,
@@ -78,6 +82,7 @@ impl ScheduledRow {
             partner_id: PartnerId(self.partner_id),
             turn: self.turn,
             next_attempt_at,
+            attempts: self.attempts,
             parkings: self.parkings,
             parked: self.park_reason.is_some(),
             trace: Trace {
