@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use lapin::Channel;
@@ -21,6 +22,9 @@ const BATCH_MAX: usize = 1024;
 /// Deliveries in flight on a new consumer. All of them count towards the delivery limit if the link breaks, so that
 /// a consumer that keeps breaking is given few.
 pub(crate) const PREFETCH_START: u16 = 16;
+
+/// How long a channel of the broker holds acknowledgements back from a queue that is busy.
+const HELD_BACK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Settler {
     link: Arc<Link>,
@@ -119,8 +123,10 @@ impl Settler {
             self.adjust_prefetch().await?;
         }
         if flush {
-            // The broker reads a channel in order: with its answer it has read the acknowledgements.
+            // The broker reads a channel in order: with its answer it has read the acknowledgements. Its channel may
+            // hold some of them back for as long as the queue is busy, and forgets those when the connection goes.
             self.set_qos().await?;
+            tokio::time::sleep(HELD_BACK).await;
         }
         waiting.into_iter().for_each(done);
         Ok(())

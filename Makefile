@@ -1,0 +1,39 @@
+# The front door: `make` lists what there is. The work is done by deploy/local/*.sh.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs demo test fmt lint doc clean-run
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: ## build and start the whole stack under .run/up, or what changed of it; then: . .run/env
+	@deploy/local/up.sh
+
+down: ## stop it; the data stay
+	@deploy/local/down.sh
+
+status: ## what runs, queue depths, the oldest that waits
+	@deploy/local/stack.sh status .run/up
+	@. .run/env && hookctl status
+
+logs: ## follow the logs of the stack under .run/up
+	@tail -n 20 -F .run/up/log/*.log
+
+demo: ## events of each type on their way to a webhook, signed and verified, one retried; leaves nothing running
+	@deploy/local/demo.sh
+
+test: ## all tests, on a PostgreSQL and a RabbitMQ of their own; ARGS="..." goes to nextest or cargo test
+	@deploy/local/test.sh $(ARGS)
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: ## formatting and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc: ## the crates' documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+clean-run: ## stop everything that runs under .run and remove its data
+	@deploy/local/down.sh --remove
