@@ -1,0 +1,240 @@
+//! A program of ours as a process of its own, to be killed, stopped and looked at from outside.
+//!
+//! It dies with the test, however that ends. What it writes is kept, and shown when the test fails.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::service::{self, Kind};
+use crate::{Settings, ports, wait};
+
+/// A port may be taken between our look at it and the process's bind.
+const TRIES: usize = 5;
+const EXIT_DEADLINE: Duration = Duration::from_secs(40);
+
+/// One running process. Killed when dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    admin: Option<SocketAddr>,
+    api: Option<SocketAddr>,
+    output: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// Signals that tests send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Term,
+    Kill,
+    Stop,
+    Cont,
+}
+
+/// Where one of our programs is: beside the folder of this test program.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let folder = this.parent().and_then(|deps| deps.parent()).unwrap();
+    let program = folder.join(name);
+    assert!(
+        program.is_file(),
+        "{} was not built: use `make test`, or `cargo build --workspace --bins` first",
+        program.display()
+    );
+    program
+}
+
+impl Process {
+    /// Starts a service with the settings in its environment; ports are chosen here. Does not wait until it is ready.
+    pub async fn service(kind: Kind, settings: &Settings) -> Self {
+        for _ in 0..TRIES {
+            let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+            let mut settings = settings.with("admin.address", &admin.to_string());
+            let api = (kind == Kind::ManagementApi)
+                .then(|| SocketAddr::from(([127, 0, 0, 1], ports::free())));
+            if let Some(api) = api {
+                settings.set("api.address", &api.to_string());
+            }
+            let mut command = Command::new(program(kind.name()));
+            command.envs(settings.variables());
+            let mut process = Self::spawn(kind.name(), command);
+            process.admin = Some(admin);
+            process.api = api;
+            if !process.lost_its_port(admin).await {
+                return process;
+            }
+        }
+        panic!("{} found no free port {TRIES} times", kind.name());
+    }
+
+    /// Whether it ended since somebody was quicker; waits until its probes answer, or it has ended.
+    async fn lost_its_port(&mut self, admin: SocketAddr) -> bool {
+        let what = format!("{} answers on its admin port or ends", self.name);
+        let ended = wait::eventually(&what, async || {
+            if self.child.try_wait().unwrap().is_some() {
+                return Some(true);
+            }
+            service::readiness(admin).await.map(|_| false)
+        })
+        .await;
+        ended && self.output().contains("cannot listen on")
+    }
+
+    /// Starts any program, without our environment but `PATH`.
+    #[must_use]
+    pub fn spawn(name: &str, command: Command) -> Self {
+        let mut command = dying_with_us(&command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let readers = vec![
+            keep(child.stdout.take().expect("piped"), &output),
+            keep(child.stderr.take().expect("piped"), &output),
+        ];
+        Self {
+            name: name.to_owned(),
+            child,
+            admin: None,
+            api: None,
+            output,
+            readers,
+        }
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where the probes are.
+    ///
+    /// # Panics
+    /// For a program that is no service.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("only services have probes")
+    }
+
+    /// Where the REST API is.
+    ///
+    /// # Panics
+    /// For a service that has none.
+    #[must_use]
+    pub fn api(&self) -> SocketAddr {
+        self.api.expect("only management-api serves the API")
+    }
+
+    /// Waits until the readiness probe says yes.
+    pub async fn until_ready(&self) {
+        service::until_ready(&self.name, self.admin()).await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let name = match signal {
+            Signal::Term => "TERM",
+            Signal::Kill => "KILL",
+            Signal::Stop => "STOP",
+            Signal::Cont => "CONT",
+        };
+        // The shell has it built in; a fresh machine has no program of that name.
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.pid())])
+            .status();
+        assert!(sent.unwrap().success(), "kill -{name} {}", self.name);
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _gone_already = self.child.kill();
+        let _status = self.child.wait();
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::Term);
+        self.exited().await
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let what = format!("{} has ended", self.name);
+        let child = &mut self.child;
+        let status = wait::within(EXIT_DEADLINE, &what, async || child.try_wait().unwrap()).await;
+        for reader in self.readers.drain(..) {
+            let _read = reader.join();
+        }
+        status
+    }
+
+    /// Everything that it has written so far, stdout and stderr.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().join("\n")
+    }
+
+    /// Waits until it has written a text.
+    pub async fn until_output(&self, text: &str) {
+        let what = format!("{} writes {text:?}", self.name);
+        wait::eventually(&what, async || self.output().contains(text).then_some(())).await;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        for reader in self.readers.drain(..) {
+            let _read = reader.join();
+        }
+        if thread::panicking() {
+            eprintln!("--- {} wrote:\n{}\n---", self.name, self.output());
+        }
+    }
+}
+
+/// The same command, killed by the kernel when the thread that starts it ends. `setpriv` becomes the program, so that
+/// the pid is the program's.
+fn dying_with_us(command: &Command) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        wrapped.env("PATH", path);
+    }
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            wrapped.env(name, value);
+        }
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
+}
+
+fn keep(from: impl Read + Send + 'static, output: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    let output = output.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            output.lock().unwrap().push(line);
+        }
+    })
+}
