@@ -42,6 +42,7 @@ mod it {
     mod deploy_stages;
     mod dispatcher_attempts;
     mod dispatcher_consume;
+    mod dispatcher_due;
     mod dispatcher_isolation;
     mod dispatcher_matching;
     mod dispatcher_record;
@@ -67,7 +68,9 @@ mod it {
     mod retry_tables;
     mod shutdown;
     mod snippets;
+    mod store_cancel;
     mod store_claim;
+    mod store_disable;
     mod store_fixture;
     mod store_health;
     mod store_partition;

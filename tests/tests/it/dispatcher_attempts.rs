@@ -162,3 +162,28 @@ async fn a_private_address_is_refused_when_it_is_connected_to() {
     assert!(receiver.requests().is_empty());
     stack.finish().await;
 }
+
+#[tokio::test]
+async fn a_receiver_that_is_gone_ends_its_delivery_and_its_webhook_at_once() {
+    let stack = Stack::start().await;
+    let (partner, receiver) = (stack.partner().await, Receiver::start().await);
+    let webhook = partner
+        .create_webhook(&receiver.url("/"), &[EVENT_TYPE])
+        .await;
+    receiver.always(Answer::status(410));
+    let id = stack.publish(&partner, EVENT_TYPE, "{}").await;
+    stack.until_delivery_is(&id, "exhausted").await;
+    assert_eq!(row(&stack, &id).await, Some(("exhausted".to_owned(), 1, 1)));
+    let sql = stack.database.sql().await;
+    eventually("the webhook is disabled in a version of its own", async || {
+        let query = "SELECT NOT active AND version = 2 AND deactivated_version = 2 AND disabled_reason = 'gone' \
+             FROM webhooks WHERE id = $1";
+        let disabled: bool = sql.value_of(query, &[&webhook.id]).await;
+        disabled.then_some(())
+    })
+    .await;
+    let changes =
+        "webhook_versions WHERE version = 2 AND change = 'disabled' AND actor = 'dispatcher'";
+    assert_eq!(sql.count(changes).await, 1);
+    stack.finish().await;
+}
