@@ -18,6 +18,7 @@ mod undone;
 use std::net::SocketAddr;
 
 use domain::plan::Plan;
+use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -186,9 +187,7 @@ impl Stack {
                 process.output()
             );
         }
-        for service in self.services.drain(..) {
-            service.stop().await;
-        }
+        join_all(self.services.drain(..).map(Service::stop)).await;
         undone::check(&self).await;
         if let Some(amqp) = self.amqp.take() {
             amqp.close().await;

@@ -68,6 +68,7 @@ mod it {
     mod retry_tables;
     mod shutdown;
     mod snippets;
+    mod standstill;
     mod store_cancel;
     mod store_claim;
     mod store_disable;

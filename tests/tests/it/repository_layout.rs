@@ -31,6 +31,35 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What is committed, and what git ignores: what is built and what runs.
+#[test]
+fn nothing_stands_at_the_top_but_what_was_agreed_and_what_tools_look_for_there() {
+    let agreed = [
+        "Cargo.toml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "crates",
+        "deploy",
+        "docker-compose.yml",
+        "docs",
+        "proto-schemas",
+        "tests",
+    ];
+    let of_tools = [
+        "Cargo.lock",
+        "clippy.toml",
+        "rust-toolchain.toml",
+        "rustfmt.toml",
+        "target",
+    ];
+    for entry in std::fs::read_dir(repository::root()).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        let known = agreed.contains(&name.as_str()) || of_tools.contains(&name.as_str());
+        assert!(known || name.starts_with('.'), "{name}");
+    }
+}
+
 #[test]
 fn no_module_is_named_after_nothing() {
     let banned = [
