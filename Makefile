@@ -13,8 +13,8 @@ down: ## stop it; the data stay
 	@deploy/local/down.sh
 
 status: ## what runs, queue depths, the oldest that waits
-	@deploy/local/stack.sh status .run/up
-	@. .run/env && hookctl status
+	@deploy/local/stack.sh status .run/up; up=$$?; \
+	if [ -e .run/env ]; then . .run/env && hookctl status || up=$$?; fi; exit $$up
 
 logs: ## follow the logs of the stack under .run/up
 	@tail -n 20 -F .run/up/log/*.log

@@ -4,7 +4,7 @@
 # A pid alone says little: after a reboot, or after some weeks, another process has it, and a process that has died may
 # stay behind as a zombie for which `kill -0` still succeeds. So a pid file here holds two words, the pid and the
 # moment at which that process started (field 22 of /proc/PID/stat, plus the boot's id), and a zombie is dead.
-# Nothing but bash, coreutils and util-linux is used: a fresh machine has neither `ps` nor `ss` nor `curl`.
+# Nothing but bash, coreutils, util-linux, grep, sed and find is used: a fresh machine has neither `ps` nor `ss` nor `curl`.
 
 set -euo pipefail
 

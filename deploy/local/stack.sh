@@ -19,7 +19,7 @@ HERE=$ROOT/deploy/local
 SERVICES=(management-api dispatcher retry)
 READY_S_MAX=60
 # More than the services allow themselves for finishing: they wait for requests that are under way.
-STOP_S_MAX=30
+STOP_S_MAX=60
 
 start_servers() {
   local postgres rabbitmq failed=''

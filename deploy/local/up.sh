@@ -23,7 +23,7 @@ Next:
   . .run/env
   hookctl partner create --name Acme --plan Starter
   curl -X POST "\$VELLOCITY_API_URL/api/v1/partners/webhooks" -H "Authorization: Bearer API_KEY" \\
-    -H "Content-Type: application/json" -d '{"url": "http://127.0.0.1:8000/hook", "events": ["listing.updated"]}'
+    -H "Content-Type: application/json" -d '{"url": "http://127.0.0.1:9000/hook", "events": ["listing.updated"]}'
   hookctl publish listing.updated --partner 1 --data '{"listing_id": 123}' --wait 10s
 
 END

@@ -54,7 +54,7 @@ impl WebhookUrl {
             _ if policy.allow_http => return Err(InvalidWebhookUrl::NotHttp),
             _ => return Err(InvalidWebhookUrl::NotHttps),
         }
-        if !parsed.url.username().is_empty() || parsed.url.password().is_some() {
+        if has_userinfo(text) {
             return Err(InvalidWebhookUrl::Credentials);
         }
         if !policy.ports.contains(parsed.port()) {
@@ -81,6 +81,9 @@ impl WebhookUrl {
             return Err(InvalidWebhookUrl::NotAUrl);
         }
         let url = Url::parse(text).map_err(|_| InvalidWebhookUrl::NotAUrl)?;
+        if !is_spelled_plainly(text) {
+            return Err(InvalidWebhookUrl::NotAUrl);
+        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(InvalidWebhookUrl::NotHttp);
         }
@@ -117,6 +120,27 @@ impl WebhookUrl {
     pub fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or(0)
     }
+}
+
+/// Browsers forgive a missing `//` and backslashes; other programs read another host out of such a text.
+fn is_spelled_plainly(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let Some(rest) = rest.strip_prefix("//") else {
+        return false;
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    !host.is_empty() && !rest.contains('\\')
+}
+
+/// Whether a user name or a password stands before the host, an empty one too.
+fn has_userinfo(text: &str) -> bool {
+    let authority = text.split_once("//").map_or("", |(_, rest)| rest);
+    authority
+        .split(['/', '?', '#'])
+        .next()
+        .is_some_and(|authority| authority.contains('@'))
 }
 
 impl fmt::Display for WebhookUrl {
@@ -158,6 +182,10 @@ mod tests {
             ("https://", NotAUrl),
             ("https://a b.example", NotAUrl),
             (" https://a.example", NotAUrl),
+            ("https:a.example", NotAUrl),
+            ("https:\\\\a.example", NotAUrl),
+            ("https://a.example\\@10.0.0.1/", NotAUrl),
+            ("https://@a.example/", Credentials),
             ("https://a.exa\nmple", NotAUrl),
             ("ftp://a.example", NotHttp),
             ("http://a.example", NotHttps),

@@ -107,8 +107,8 @@ pub enum Partner {
   hookctl partner create --name 'Acme Inc.' --plan Starter
   hookctl partner create --name Acme --plan Command+ --json | jq -r .api_key")]
     Create {
-        /// What people call it.
-        #[arg(long)]
+        /// What people call it, 1 to 255 characters.
+        #[arg(long, value_parser = partner_name)]
         name: String,
         /// Starter, Accelerate, Command+ or Enterprise.
         #[arg(long, default_value_t = Plan::Starter)]
@@ -151,7 +151,7 @@ pub enum Key {
         #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
         scopes: Vec<Scope>,
         /// How long it can be used, as in 24h or 90d; without end if left out.
-        #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
+        #[arg(long, value_name = "TIME", value_parser = crate::duration::key_life)]
         expires: Option<std::time::Duration>,
     },
     /// List API keys by the characters that they begin with.
@@ -191,7 +191,7 @@ pub struct Publish {
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub format: Format,
     /// Wait this long, as in 10s, for the event to be rejected, or for all of its deliveries to end.
-    #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = crate::duration::wait)]
     pub wait: Option<std::time::Duration>,
     /// Go on with this W3C trace context instead of a new trace.
     #[arg(long, value_name = "TRACEPARENT")]
@@ -295,3 +295,12 @@ pub struct Status {
 
 #[cfg(test)]
 mod tests;
+
+fn partner_name(text: &str) -> Result<String, String> {
+    let fits = (1..=255).contains(&text.chars().count());
+    if fits && !text.trim().is_empty() && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 255 printable characters".to_owned())
+    }
+}

@@ -25,7 +25,7 @@ use crate::metrics::VERSION;
 
 /// Libraries that log each reconnect or each connection (actix_http: each malformed request of a stranger, as an error);
 /// a filter that names them wins.
-const QUIET: &str = "lapin=warn,lapin::returned_messages=off,lapin::channels=off,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,h2=warn,actix_server=warn,actix_http=off,\
+const QUIET: &str = "lapin=off,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,h2=warn,actix_server=warn,actix_http=off,\
                      hickory_net=warn,hickory_proto=warn,hickory_resolver=warn,tokio_postgres=warn,opentelemetry=warn";
 
 /// The collector has this long for one batch of spans.

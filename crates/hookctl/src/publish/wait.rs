@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use domain::content_hash::{ContentHash, content_hash};
+use domain::delivery::DeliveryStatus;
 use domain::id::{EventId, PartnerId};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -167,7 +168,12 @@ impl Fate {
                 exit::REFUSED,
             ),
             Self::Duplicate(deliveries) => ("duplicate", listed(deliveries), exit::OK),
-            Self::Finished(deliveries) => ("finished", listed(deliveries), exit::OK),
+            Self::Finished(deliveries) => {
+                let delivered = DeliveryStatus::Delivered.as_str();
+                let all = deliveries.iter().all(|d| d.status == delivered);
+                let code = if all { exit::OK } else { exit::REFUSED };
+                ("finished", listed(deliveries), code)
+            }
             Self::Unfinished(deliveries) => ("unfinished", listed(deliveries), exit::REFUSED),
         };
         let mut document = json!({"id": id, "confirmed": true, "outcome": outcome});

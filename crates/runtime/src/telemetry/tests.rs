@@ -64,10 +64,10 @@ fn a_broken_filter_or_ratio_is_refused() {
 #[test]
 fn libraries_are_quiet_unless_the_filter_names_them() {
     let quiet = filter("debug").unwrap().to_string();
-    assert!(quiet.contains("lapin=warn"), "{quiet}");
+    assert!(quiet.contains("lapin=off"), "{quiet}");
     let loud = filter("info,lapin=debug").unwrap().to_string();
     assert!(
-        loud.contains("lapin=debug") && !loud.contains("lapin=warn"),
+        loud.contains("lapin=debug") && !loud.contains("lapin=off"),
         "{loud}"
     );
 }
