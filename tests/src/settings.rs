@@ -33,6 +33,8 @@ impl Settings {
             ("api.workers", "1"),
             ("api.address_requests_per_minute", "10000"),
             ("dispatcher.prefetch", "64"),
+            // What a slow receiver's backlog waits for is spread over the time that it takes to drain.
+            ("dispatcher.isolation.backlog_spread_max_s", "1"),
             ("retry_policy.schedule_s", "1,1,2,2"),
             ("retry_policy.jitter", "0.1"),
             ("retry.sweep_every_ms", "500"),

@@ -14,7 +14,7 @@ Exit codes:
    1  failed
    2  the command line makes no sense
    3  there is no such partner, key, delivery or message
-   4  not confirmed by RabbitMQ, or with --wait: rejected, or not finished in time
+   4  not confirmed by RabbitMQ, or with --wait: rejected, not delivered, or not finished in time
   69  Postgres or RabbitMQ can't be reached
 
 With --json, anywhere on the line, stdout is exactly one JSON document; on a failure it is

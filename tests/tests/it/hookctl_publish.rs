@@ -87,7 +87,9 @@ async fn waiting_tells_of_every_matched_webhook_a_duplicate_and_an_unfinished_on
     };
 
     let first = line("evt_1", "20s");
-    let answer = hookctl.json(&first).await;
+    let ended = hookctl.run(&[&["--json"], &first[..]].concat()).await;
+    assert_eq!(ended.code, 4, "not all of them were delivered: {ended:?}");
+    let answer = ended.document();
     assert_eq!(
         (&answer["id"], &answer["confirmed"], &answer["outcome"]),
         (&json!("evt_1"), &json!(true), &json!("finished"))
