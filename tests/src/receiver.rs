@@ -5,7 +5,9 @@
 
 mod answer;
 mod connection;
+mod raw;
 mod request;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +21,9 @@ use tokio::task::JoinSet;
 use crate::wait::DEADLINE;
 
 pub use answer::Answer;
+pub use raw::{Peer, RawReceiver};
 pub use request::Request;
+pub use tls::{Authority, Identity, date_time_ymd};
 
 /// Stops when dropped.
 pub struct Receiver {

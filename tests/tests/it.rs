@@ -49,6 +49,17 @@ mod it {
     mod duplicates;
     mod harness;
     mod health;
+    mod hell_bytes;
+    mod hell_connections;
+    mod hell_fixture;
+    mod hell_http2;
+    mod hell_names;
+    mod hell_redirects;
+    mod hell_retry_after;
+    mod hell_silence;
+    mod hell_slowdown;
+    mod hell_statuses;
+    mod hell_tls;
     mod hookctl_dead_letters;
     mod hookctl_line;
     mod hookctl_partners;

@@ -48,6 +48,8 @@ use trace::Trace;
 
 /// Head of an answer in HTTP/1: the status line and all headers. HTTP/2 counts them without the line.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header lines of an answer in HTTP/1: hyper's own limit, which can only be raised at a cost for every answer.
+const HEAD_LINES_MAX: usize = 100;
 /// Bytes of one HTTP/2 stream that a receiver may send ahead of our reading.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// The same for a whole HTTP/2 connection.

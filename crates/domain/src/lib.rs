@@ -12,6 +12,7 @@ pub mod id;
 pub mod limits;
 pub mod network;
 pub mod plan;
+pub mod printable;
 pub mod rejection;
 pub mod retry_policy;
 pub mod secret;

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use domain::delivery::DeliveryStatus;
 use domain::id::{DeliveryId, WebhookId};
+use domain::limits::{FAILURE_KEPT_BYTES_MAX, SUCCESS_KEPT_BYTES_MAX};
+use domain::printable::printable;
 use serde_json::{Map, Value, json};
 use store::delivery::{self, AttemptView, DeliveryFilter, DeliveryView};
 
@@ -134,6 +136,8 @@ pub fn table(deliveries: &[DeliveryView]) -> Table {
         "error",
     ]);
     for delivery in deliveries {
+        // While an attempt is under way, this is the end of its lease.
+        let next_attempt = delivery.next_attempt_at.filter(|_| !is_in_flight(delivery));
         table.row([
             DeliveryId(delivery.id).to_string(),
             delivery.event_id.clone(),
@@ -142,7 +146,7 @@ pub fn table(deliveries: &[DeliveryView]) -> Table {
             delivery.status.clone(),
             delivery.attempts.to_string(),
             or_dash(delivery.response_code),
-            or_dash(delivery.next_attempt_at.map(shown::ms)),
+            or_dash(next_attempt.map(shown::ms)),
             or_dash(delivery.error.as_deref()),
         ]);
     }
@@ -154,6 +158,22 @@ pub fn table(deliveries: &[DeliveryView]) -> Table {
 pub fn is_final(delivery: &DeliveryView) -> bool {
     let status: Result<DeliveryStatus, _> = delivery.status.parse();
     status.is_ok_and(DeliveryStatus::is_final)
+}
+
+/// How often it was put off untried, and why if it is at this moment.
+fn parked(delivery: &DeliveryView) -> String {
+    let times = match delivery.parkings {
+        1 => "1 time".to_owned(),
+        times => format!("{times} times"),
+    };
+    match &delivery.park_reason {
+        Some(reason) => format!("{times}, last: {reason}"),
+        None => times,
+    }
+}
+
+fn is_in_flight(delivery: &DeliveryView) -> bool {
+    delivery.status == DeliveryStatus::InFlight.as_str()
 }
 
 fn text(delivery: &DeliveryView, attempts: &[AttemptView]) -> String {
@@ -180,16 +200,18 @@ fn text(delivery: &DeliveryView, attempts: &[AttemptView]) -> String {
     line("status", delivery.status.clone());
     line("attempts", delivery.attempts.to_string());
     if delivery.parkings > 0 {
-        let reason = delivery.park_reason.as_deref().unwrap_or("unknown");
-        line(
-            "parked",
-            format!("{} times, last: {reason}", delivery.parkings),
-        );
+        line("parked", parked(delivery));
     }
-    line("made", shown::ms(delivery.created_at));
+    line("recorded", shown::ms(delivery.created_at));
     match (delivery.next_attempt_at, delivery.finished_at) {
+        // An attempt is under way, and this is when it counts as lost.
+        (Some(lease_end), _) if is_in_flight(delivery) => {
+            line("result due", format!("by {}", shown::ms(lease_end)));
+        }
         (Some(next), _) => line("next attempt", shown::ms(next)),
-        (None, finished) => line("ended", or_dash(finished.map(shown::ms))),
+        (None, Some(finished)) => line("ended", shown::ms(finished)),
+        // Cancelled, and to be written so when its turn comes.
+        (None, None) => {}
     }
     for attempt in attempts {
         text.push('\n');
@@ -226,73 +248,36 @@ fn attempt_text(attempt: &AttemptView) -> String {
         ""
     };
     let _ = writeln!(text, "  {}{reused}", parts.join(", "));
-    for bytes in [&attempt.response_headers, &attempt.response_body] {
-        let shown = String::from_utf8_lossy(bytes.as_deref().unwrap_or_default());
-        for line in shown.lines() {
-            // What a receiver sends must not steer a terminal.
-            let line: String = line
-                .chars()
-                .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-                .collect();
-            let _ = writeln!(text, "  | {line}");
-        }
+    let headers = attempt.response_headers.as_deref().unwrap_or_default();
+    let body = attempt.response_body.as_deref().unwrap_or_default();
+    quote(&mut text, headers);
+    if !body.is_empty() {
+        text.push_str("  |\n");
+        quote(&mut text, body);
+    }
+    let kept_bytes_max = if attempt.error.is_some() {
+        FAILURE_KEPT_BYTES_MAX
+    } else {
+        SUCCESS_KEPT_BYTES_MAX
+    };
+    // A cut leaves out the whole of its last character.
+    if body.len() + 4 > kept_bytes_max {
+        let _ = writeln!(
+            text,
+            "  (of a body at most {kept_bytes_max} bytes are kept)"
+        );
     }
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use chrono::DateTime;
-
-    use super::*;
-
-    fn failed() -> AttemptView {
-        AttemptView {
-            number: 2,
-            started_at: DateTime::from_timestamp_millis(1_700_000_000_123).unwrap(),
-            sent_version: 1,
-            response_code: Some(503),
-            error_kind: Some("status".to_owned()),
-            error: Some("the receiver answered 503".to_owned()),
-            response_headers: Some(b"server: x\n".to_vec()),
-            response_body: Some(vec![0xff, 0x1b]),
-            dns_us: None,
-            connect_us: Some(1500),
-            tls_us: None,
-            first_byte_us: Some(20_000),
-            total_us: 21_250,
-            reused_connection: false,
-        }
-    }
-
-    #[test]
-    fn an_attempt_is_shown_as_it_was_recorded() {
-        let shown = attempt(&failed());
-        assert_eq!(
-            shown,
-            json!({
-                "number": 2,
-                "started_at": "2023-11-14T22:13:20.123Z",
-                "webhook_version": 1,
-                "response_code": 503,
-                "error_kind": "status",
-                "error": "the receiver answered 503",
-                "reused_connection": false,
-                "times_ms": {"dns": null, "connect": 1.5, "tls": null, "first_byte": 20.0, "total": 21.25},
-                "response_headers": "server: x\n",
-                "response_body_base64": "/xs=",
-            })
-        );
-    }
-
-    #[test]
-    fn what_a_receiver_sent_can_not_steer_a_terminal() {
-        let text = attempt_text(&failed());
-        assert!(text.contains("the receiver answered 503"), "{text}");
-        assert!(
-            text.contains("connect 1.5 ms, first byte 20.0 ms, total 21.2 ms"),
-            "{text}"
-        );
-        assert!(!text.contains('\x1b'), "{text}");
+/// What a receiver sent, indented. It must not steer a terminal.
+fn quote(text: &mut String, bytes: &[u8]) {
+    for line in String::from_utf8_lossy(bytes).lines() {
+        let harmless = |c| if c == '\t' { c } else { printable(c) };
+        let line: String = line.chars().map(harmless).collect();
+        let _ = writeln!(text, "  | {line}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub(super) struct Answer {
     ends_with_connection: bool,
     retry_after: Option<Duration>,
     body: Vec<u8>,
+    /// More of the body came than is kept here.
+    is_cut: bool,
 }
 
 impl Answer {
@@ -38,6 +40,7 @@ impl Answer {
             headers,
             retry_after: asked,
             body: Vec::new(),
+            is_cut: false,
         }
     }
 
@@ -66,6 +69,7 @@ impl Answer {
                 read_bytes += data.len();
                 let room = FAILURE_KEPT_BYTES_MAX - self.body.len();
                 let kept = data.get(..room).unwrap_or(data);
+                self.is_cut |= kept.len() < data.len();
                 self.body.extend_from_slice(kept);
             }
         }
@@ -86,7 +90,9 @@ impl Answer {
             FAILURE_KEPT_BYTES_MAX
         };
         let mut body = self.body;
-        body.truncate(kept_bytes_max);
+        if self.is_cut || body.len() > kept_bytes_max {
+            cut(&mut body, kept_bytes_max);
+        }
         body.shrink_to_fit();
         Response {
             status: self.status.as_u16(),
@@ -108,6 +114,17 @@ fn is_end(error: &hyper::Error) -> bool {
     false
 }
 
+/// Cuts to the limit. Where what is left is text but for a last character that the cut went through, that one is left
+/// out too, so that text stays text.
+fn cut(body: &mut Vec<u8>, bytes_max: usize) {
+    body.truncate(bytes_max);
+    if let Err(error) = std::str::from_utf8(body)
+        && error.error_len().is_none()
+    {
+        body.truncate(error.valid_up_to());
+    }
+}
+
 /// The headers as lines, leaving out those that don't fit any more.
 fn header_lines(headers: &HeaderMap, bytes_max: usize) -> Bytes {
     let mut lines = Vec::with_capacity(bytes_max.min(SUCCESS_KEPT_BYTES_MAX));
@@ -124,6 +141,23 @@ fn header_lines(headers: &HeaderMap, bytes_max: usize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cut_does_not_split_a_character_and_leaves_other_bytes_alone() {
+        for (whole, bytes_max, kept) in [
+            ("aé€😀".as_bytes(), 10, "aé€😀".as_bytes()),
+            ("aé€😀".as_bytes(), 9, "aé€".as_bytes()),
+            ("aé€😀".as_bytes(), 7, "aé€".as_bytes()),
+            ("aé€😀".as_bytes(), 5, "aé".as_bytes()),
+            ("aé€😀".as_bytes(), 2, b"a"),
+            (b"\xff\xe2\x82", 3, b"\xff\xe2\x82"),
+            (b"\xff\xe2\x82", 2, b"\xff\xe2"),
+        ] {
+            let mut body = whole.to_vec();
+            cut(&mut body, bytes_max);
+            assert_eq!(body, kept, "{bytes_max}");
+        }
+    }
 
     #[test]
     fn headers_are_kept_as_whole_lines_within_the_limit() {

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use domain::attempt::{Failure, FailureKind};
+use domain::printable;
 use http::StatusCode;
 use hyper_util::client::legacy;
 
 use super::connect::ConnectError;
-use super::tls;
+use super::{HEAD_BYTES_MAX, HEAD_LINES_MAX, tls};
 
 /// Longest text of a receiver's that is repeated in a message, in characters.
 const QUOTED_CHARS_MAX: usize = 200;
@@ -95,20 +96,33 @@ fn of_connection(error: &(dyn Error + 'static), closed: &str) -> Failure {
     }
     let (kind, message) = if chain(error).any(is_ping_timeout) {
         let message = "the connection was given up: the receiver stopped answering pings";
-        (FailureKind::ConnectionClosed, message)
+        (FailureKind::ConnectionClosed, message.to_owned())
     } else if chain(error).any(is_http2_reset) {
         let message = "the receiver broke off the HTTP/2 stream";
-        (FailureKind::ConnectionClosed, message)
+        (FailureKind::ConnectionClosed, message.to_owned())
     } else if chain(error).any(is_closed) {
-        (FailureKind::ConnectionClosed, closed)
-    } else {
-        let message = "what came back is not a valid HTTP answer, or its headers are too large";
+        (FailureKind::ConnectionClosed, closed.to_owned())
+    } else if chain(error).any(is_in_head) {
+        let message = format!(
+            "what came back is not a valid HTTP answer, or its headers are too large ({} KiB or {HEAD_LINES_MAX} lines \
+             are read at most)",
+            HEAD_BYTES_MAX / 1024
+        );
         (FailureKind::Protocol, message)
+    } else {
+        let message = "what came back is not a valid HTTP answer";
+        (FailureKind::Protocol, message.to_owned())
     };
-    Failure {
-        kind,
-        message: message.to_owned(),
-    }
+    Failure { kind, message }
+}
+
+/// A fault in the head, where hyper does not tell a large one from a wrong one. HTTP/2 does not even tell head and body
+/// apart.
+fn is_in_head(error: &(dyn Error + 'static)) -> bool {
+    error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(hyper::Error::is_parse)
+        || error.is::<h2::Error>()
 }
 
 fn is_closed(error: &(dyn Error + 'static)) -> bool {
@@ -167,24 +181,12 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     let mut shown: String = text
         .chars()
         .take(QUOTED_CHARS_MAX)
-        .map(|c| {
-            if is_harmful(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
+        .map(printable::printable)
         .collect();
     if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
         shown.push('…');
     }
     shown
-}
-
-/// Control characters, and those that reorder or hide the text around them.
-fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A limit as people write it: `3 s`, `1.5 s`, `250 ms`.

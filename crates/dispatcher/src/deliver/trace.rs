@@ -91,25 +91,34 @@ impl Trace {
 
     /// Whether the request met a connection that its receiver had given up, before any byte of an answer.
     pub(super) fn is_stale(&self, error: &legacy::Error) -> bool {
-        let unanswered = |info: &Arc<ConnectionInfo>| info.is_http2() || !info.has_answered();
         self.reused
-            && self.connection.as_ref().is_some_and(unanswered)
+            && self.connection.is_some()
+            && !self.has_begun_to_answer()
             && failure::is_closed_unanswered(error)
     }
 
-    pub(super) fn timed_out(&self, timeout: Duration) -> Failure {
+    pub(super) fn timed_out(&mut self, timeout: Duration) -> Failure {
+        self.note_connection();
         let within = failure::seconds(timeout);
         let message = match &self.answer {
             Some(answer) => format!(
                 "answered {}, but not completely within {within}",
                 answer.status()
             ),
-            None => format!("no complete answer within {within}"),
+            None if self.has_begun_to_answer() => {
+                format!("an answer began, but its headers were not complete within {within}")
+            }
+            None => format!("no answer within {within}"),
         };
         Failure {
             kind: FailureKind::Timeout,
             message,
         }
+    }
+
+    fn has_begun_to_answer(&self) -> bool {
+        let heard = |info: &Arc<ConnectionInfo>| !info.is_http2() && info.has_answered();
+        self.connection.as_ref().is_some_and(heard)
     }
 
     pub(super) fn into_attempt(mut self, outcome: Outcome) -> Attempt {

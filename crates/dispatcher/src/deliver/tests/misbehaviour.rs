@@ -22,7 +22,7 @@ async fn a_receiver_that_does_not_answer_runs_into_the_time_out() {
     let attempt = send(&impatient_sender(), &receiver.url("/")).await;
     assert_eq!(
         failure(&attempt),
-        (FailureKind::Timeout, "no complete answer within 300 ms")
+        (FailureKind::Timeout, "no answer within 300 ms")
     );
     assert!(attempt.response.is_none());
     // What was learned before the end of the time is there.
