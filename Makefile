@@ -31,6 +31,7 @@ fmt: ## format the code
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features tests/fail-points -- -D warnings
 
 doc: ## the crates' documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -9,6 +9,8 @@
 HERE=$ROOT/deploy/local
 RUN=$(own_folder "$ROOT/.run")
 TEST=$RUN/test
+# Services that a test can stop at a named step; a release has no such steps.
+FEATURES=tests/fail-points
 
 # The data are thrown away (hundreds of databases), so nothing is gained by an orderly end. The logs stay.
 kill_servers() {
@@ -35,9 +37,9 @@ start_servers() {
 
 run_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
-    attend cargo nextest run --workspace "$@"
+    attend cargo nextest run --workspace --features "$FEATURES" "$@"
   else
-    attend cargo test --workspace "$@"
+    attend cargo test --workspace --features "$FEATURES" "$@"
   fi
 }
 
@@ -48,7 +50,7 @@ cleanup_with kill_servers
 cd "$ROOT"
 # Programs and tests in one go, so that both are built with the same features and nothing twice.
 say "building programs and tests"
-attend cargo build --workspace --bins --tests
+attend cargo build --workspace --bins --tests --features "$FEATURES"
 start_servers
 say "running the tests"
 run_tests "$@"

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::fail_points::FailPoints;
 use crate::service::{self, Kind};
 use crate::{Settings, ports, wait};
 
@@ -34,6 +35,8 @@ pub enum Signal {
     Kill,
     Stop,
     Cont,
+    /// Lets a process go on that is held at a fail point.
+    Usr1,
 }
 
 /// Where one of our programs is: beside the folder of this test program.
@@ -56,6 +59,14 @@ pub fn program(name: &str) -> PathBuf {
 impl Process {
     /// Starts a service with the settings in its environment; ports are chosen here. Does not wait until it is ready.
     pub async fn service(kind: Kind, settings: &Settings) -> Self {
+        Self::service_with(kind, settings, &FailPoints::default()).await
+    }
+
+    /// [`Self::service`] that stops at fail points.
+    ///
+    /// # Panics
+    /// When there are fail points and the program was built without them.
+    pub async fn service_with(kind: Kind, settings: &Settings, fail_points: &FailPoints) -> Self {
         for _ in 0..TRIES {
             let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
             let mut settings = settings.with("admin.address", &admin.to_string());
@@ -66,10 +77,12 @@ impl Process {
             }
             let mut command = Command::new(program(kind.name()));
             command.envs(settings.variables());
+            command.envs(fail_points.variable());
             let mut process = Self::spawn(kind.name(), command);
             process.admin = Some(admin);
             process.api = api;
             if !process.lost_its_port(admin).await {
+                fail_points.assert_armed(&process);
                 return process;
             }
         }
@@ -148,6 +161,7 @@ impl Process {
             Signal::Kill => "KILL",
             Signal::Stop => "STOP",
             Signal::Cont => "CONT",
+            Signal::Usr1 => "USR1",
         };
         // The shell has it built in; a fresh machine has no program of that name.
         let sent = Command::new("sh")

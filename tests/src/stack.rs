@@ -23,6 +23,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::amqp::{Amqp, Message};
+use crate::fail_points::FailPoints;
 use crate::service::{Kind, Service};
 use crate::{Database, Partner, Process, Settings, Vhost, wait};
 
@@ -142,7 +143,12 @@ impl Stack {
 
     /// Starts a service as a process of its own, waits until it is ready, and leaves it to the caller.
     pub async fn process(&mut self, kind: Kind) -> Process {
-        let process = Process::service(kind, &self.settings).await;
+        self.process_with(kind, &FailPoints::default()).await
+    }
+
+    /// [`Self::process`] that stops at fail points.
+    pub async fn process_with(&mut self, kind: Kind, fail_points: &FailPoints) -> Process {
+        let process = Process::service_with(kind, &self.settings, fail_points).await;
         process.until_ready().await;
         if kind == Kind::ManagementApi {
             self.api = Some(process.api());

@@ -32,6 +32,20 @@ mod it {
     mod config_service;
     mod config_text;
     mod crash;
+    #[cfg(feature = "fail-points")]
+    mod crash_event;
+    #[cfg(feature = "fail-points")]
+    mod crash_fixture;
+    #[cfg(feature = "fail-points")]
+    mod crash_midnight;
+    #[cfg(feature = "fail-points")]
+    mod crash_outbox;
+    #[cfg(feature = "fail-points")]
+    mod crash_retry;
+    #[cfg(feature = "fail-points")]
+    mod crash_rivals;
+    #[cfg(feature = "fail-points")]
+    mod crash_webhook;
     mod delivery;
     mod demo;
     mod deploy_compose;

@@ -107,6 +107,7 @@ impl Announcements {
         } = self;
         stream::poll_fn(|context| receiver.poll_recv(context))
             .for_each_concurrent(UNCONFIRMED_MAX, async |message| {
+                runtime::fail_point!("announce.publish");
                 let result = match publisher.publish(message).await {
                     Ok(()) => "confirmed",
                     Err(error) => {

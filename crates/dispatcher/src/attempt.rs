@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use crate::blockage::Blockage;
 use crate::deliver::{Request, Sender};
 use crate::isolation::{
     Admission, BreakerChange, BreakerState, Feedback, Gate, Lane, Parking, Permit, Target,
@@ -68,6 +69,7 @@ pub struct Attempts {
     pub sender: Sender,
     pub policy: RetryPolicy,
     pub pulse: Pulse,
+    pub blockage: Blockage,
     pub breakers: mpsc::Sender<BreakerRow>,
     pub metrics: Metrics,
     /// Nothing new is begun once this is cancelled.
@@ -85,7 +87,7 @@ pub struct Progress {
 }
 
 impl Attempts {
-    /// Waits for a slot. The error tells how long to put the delivery off instead: for its own sake, or because its
+    /// Waits for a slot, and before that until what is sent can be recorded. The error tells how long to put the delivery off instead: for its own sake, or because its
     /// message goes back to where it came from.
     pub async fn admit(
         &self,
@@ -94,7 +96,10 @@ impl Attempts {
         progress: Progress,
         link: &Link,
     ) -> Result<Permit, PutOff> {
-        let admission = tokio::time::timeout(self.wait_max, self.gate.admit(lane, target));
+        let admission = async {
+            self.blockage.over().await;
+            tokio::time::timeout(self.wait_max, self.gate.admit(lane, target)).await
+        };
         let admission = tokio::select! {
             admission = admission => admission,
             () = self.draining.cancelled() => return Err(self.hand_over()),
@@ -120,6 +125,7 @@ impl Attempts {
             return Verdict::PutOff(self.hand_over());
         }
         let attempt = self.request(outgoing, progress).await;
+        runtime::fail_point!("deliver.answered");
         self.observe(lane_name(lane), &attempt);
         match permit.finish(&attempt) {
             Feedback::Counted { breaker } => {

@@ -157,6 +157,7 @@ impl Due {
         link: &Link,
         permit: Permit,
     ) -> &'static str {
+        runtime::fail_point!("due.taken");
         let request = StartRequest {
             delivery_id: announcement.delivery_id,
             turn: announcement.turn,
@@ -166,6 +167,7 @@ impl Due {
         };
         match starting {
             Starting::Started(started) => {
+                runtime::fail_point!("due.started");
                 message.receipt.ack();
                 self.attempt(*started, link, permit).await;
                 "started"

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use domain::event::Event;
 use domain::id::{DeliveryId, EventKey};
 use domain::rejection::{Rejection, RejectionCode};
+use runtime::Backoff;
 use store::claim::{Claim, ClaimRequest};
 use store::record::{Marking, NewDelivery, RecordedEvent, Step};
 use tokio::sync::RwLock;
@@ -32,8 +33,6 @@ use crate::subscriptions::{LoaderGone, Partner, Subscriptions};
 
 /// A message that came back this often is handled alone: it may be what kills its process.
 const ALONE_AFTER: u32 = 3;
-/// How long a message waits whose claim somebody else holds, before it goes back.
-const TAKEN_OVER_WAIT: Duration = Duration::from_secs(1);
 /// What became of a message that goes back.
 const PUT_BACK: &str = "put_back";
 
@@ -190,6 +189,7 @@ impl FanOut {
 
     /// Makes the first attempts and records the event with what became of them.
     async fn deliver(&self, claimed: Claimed, message: &Delivery, link: &Arc<Link>) -> Fate {
+        runtime::fail_point!("fan_out.claimed");
         let from = Origin {
             link: link.clone(),
             taken_at: message.received_at,
@@ -203,6 +203,7 @@ impl FanOut {
             &from,
         );
         first.run(self.hold).await;
+        runtime::fail_point!("fan_out.attempted");
         if first.can_go_back() {
             return Fate::Back;
         }
@@ -211,6 +212,8 @@ impl FanOut {
             .map(|(target, state)| self.row(target, state))
             .collect();
         deliveries.extend(self.unreadable(&claimed));
+        let claim = claimed.as_fresh_copy();
+        let conflict = id_conflict(&claimed.event);
         let recorded = self.recorder.event(claimed.recorded(message, deliveries));
         // Attempts still under way go on meanwhile, and end in rows of their own once the event is recorded.
         let recording = match first.into_stragglers() {
@@ -223,13 +226,31 @@ impl FanOut {
         };
         match recording {
             Some(Ok(Marking::Recorded)) => Fate::Done("recorded"),
-            Some(Ok(Marking::TakenOver)) => {
-                tokio::time::sleep(TAKEN_OVER_WAIT).await;
-                Fate::Back
-            }
+            Some(Ok(Marking::Conflict)) => Fate::Rejected(conflict),
+            Some(Ok(Marking::TakenOver)) => tokio::select! {
+                fate = self.await_holder(claim, conflict) => fate,
+                () = link.lost() => Fate::Back,
+                () = self.attempts.draining.cancelled() => Fate::Back,
+            },
             // Never back: it would be sent again, and refused again.
             Some(Err(reason)) => Fate::Dead(reason),
             None => Fate::Back,
+        }
+    }
+
+    /// Waits for whoever took the claim over, as a fresh copy would. To go back at once would be to take it over in turn,
+    /// and two that record slowly would send the event again and again.
+    async fn await_holder(&self, claim: ClaimRequest, conflict: Rejection) -> Fate {
+        let mut backoff = Backoff::default();
+        loop {
+            tokio::time::sleep(backoff.next_delay()).await;
+            match self.claims.ask(claim.clone()).await {
+                Some(Claim::InProgress) => {}
+                Some(Claim::Duplicate) => return Fate::Done("duplicate"),
+                Some(Claim::Conflict) => return Fate::Rejected(conflict),
+                // Whoever had it has given it up: it is this message's turn again.
+                Some(Claim::Held(_)) | None => return Fate::Back,
+            }
         }
     }
 
@@ -283,6 +304,16 @@ impl Claimed {
                 subscription: subscription.clone(),
             })
             .collect()
+    }
+
+    /// The question of a copy that takes over only what was given up.
+    fn as_fresh_copy(&self) -> ClaimRequest {
+        ClaimRequest {
+            partner_id: self.event.partner_id,
+            event_id: self.event.id.clone(),
+            content_hash: self.event.content_hash,
+            takeover: false,
+        }
     }
 
     fn recorded(self, message: &Delivery, deliveries: Vec<NewDelivery>) -> RecordedEvent {

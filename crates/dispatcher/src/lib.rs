@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod attempt;
 pub mod batch;
+pub mod blockage;
 pub mod catalogue;
 pub mod changes;
 pub mod claims;

@@ -12,6 +12,7 @@ use store::{Store, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::blockage::Blockage;
 use crate::isolation::{EgressState, Gate};
 use crate::metrics::Metrics;
 use crate::service::NAME;
@@ -24,6 +25,7 @@ pub struct Presence {
     pub store: Store,
     pub broker: Broker,
     pub gate: Gate,
+    pub blockage: Blockage,
     pub metrics: Metrics,
     pub readiness: Readiness,
     pub postgres: Check,
@@ -47,7 +49,10 @@ impl Presence {
 
     async fn look(&self) {
         match self.pending_migrations().await {
-            Ok(0) => self.postgres.ok(),
+            Ok(0) => match self.blockage.why() {
+                None => self.postgres.ok(),
+                Some(why) => self.postgres.failing(format!("can't record: {why}")),
+            },
             Ok(pending) => {
                 let why = format!("{pending} migrations were not run yet");
                 self.postgres.failing(why);

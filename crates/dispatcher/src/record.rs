@@ -19,6 +19,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::announce::Announcer;
 use crate::batch::wait_after;
+use crate::blockage::Blockage;
 use crate::metrics::Metrics;
 use crate::service::NAME;
 
@@ -45,6 +46,7 @@ pub struct RecordQueue {
     batch_max: usize,
     store: Store,
     announcer: Announcer,
+    blockage: Blockage,
     metrics: Metrics,
 }
 
@@ -53,6 +55,7 @@ pub struct RecordQueue {
 pub fn recorder(
     store: Store,
     announcer: Announcer,
+    blockage: Blockage,
     metrics: Metrics,
     batch_max: usize,
 ) -> (Recorder, Arc<RecordQueue>) {
@@ -62,6 +65,7 @@ pub fn recorder(
         batch_max,
         store,
         announcer,
+        blockage,
         metrics,
     };
     (Recorder { sender }, Arc::new(queue))
@@ -131,10 +135,18 @@ impl RecordQueue {
     async fn commit(&self, batch: &Batch) -> Result<Recorded, StoreError> {
         let mut backoff = Backoff::default();
         loop {
-            match self.try_commit(batch).await {
-                Err(error @ StoreError::Data(_)) => return Err(error),
-                Err(error) => wait_after("record", &error, &mut backoff).await,
-                Ok(recorded) => return Ok(recorded),
+            let result = self.try_commit(batch).await;
+            match &result {
+                Ok(_) | Err(StoreError::Data(_)) => {
+                    self.blockage.end();
+                    return result;
+                }
+                // Over with the next try.
+                Err(StoreError::Transient(_)) => {}
+                Err(error) => self.blockage.begin(runtime::exit::chain(error)),
+            }
+            if let Err(error) = &result {
+                wait_after("record", error, &mut backoff).await;
             }
         }
     }
@@ -179,6 +191,7 @@ impl RecordQueue {
 
     /// After the commit: whoever waits may acknowledge, and what is scheduled is announced.
     async fn tell(&self, pending: Pending, recorded: Recorded) {
+        runtime::fail_point!("record.committed");
         for (event, reply) in pending.batch.events.iter().zip(pending.events) {
             let marking = recorded
                 .markings

@@ -101,12 +101,16 @@ impl Relay {
                 return false;
             }
         };
+        runtime::fail_point!("relay.publish");
         match self
             .publisher
             .publish(change.message(&Trace::default()))
             .await
         {
-            Ok(()) => true,
+            Ok(()) => {
+                runtime::fail_point!("relay.published");
+                true
+            }
             Err(error) => {
                 tracing::warn!(id = entry.id, %error, "a subscription change was not confirmed");
                 false

@@ -81,6 +81,7 @@ impl Placing {
             bucket_ms = bucket.map(|b| b.delay_ms()),
         );
         trace.adopt(&span);
+        runtime::fail_point!("place.publish");
         match tracing::Instrument::instrument(self.publisher.publish(message), span).await {
             Ok(()) => match bucket {
                 Some(bucket) => self.metrics.placed(bucket, announcement.hops),
@@ -88,6 +89,7 @@ impl Placing {
             },
             Err(error) => self.metrics.publish_failed(&error),
         }
+        runtime::fail_point!("place.published");
         delivery.receipt.ack();
     }
 
@@ -96,8 +98,12 @@ impl Placing {
     async fn bury(&self, delivery: Delivery, error: &BrokerError) {
         self.metrics.malformed(error);
         let message = DeadLetter::dead(&delivery, MALFORMED, &error.line()).message();
+        runtime::fail_point!("bury.publish");
         match self.publisher.publish(message).await {
-            Ok(()) => delivery.receipt.ack(),
+            Ok(()) => {
+                runtime::fail_point!("bury.published");
+                delivery.receipt.ack();
+            }
             Err(error) => {
                 self.metrics.publish_failed(&error);
                 delivery.receipt.reject();

@@ -64,6 +64,7 @@ impl Sweep {
             row.trace.traceparent.as_deref(),
             row.trace.tracestate.as_deref(),
         );
+        runtime::fail_point!("sweep.publish");
         if let Err(error) = self
             .publisher
             .publish(announcement(row).to_due(&trace))
@@ -71,6 +72,7 @@ impl Sweep {
         {
             self.metrics.publish_failed(&error);
         }
+        runtime::fail_point!("sweep.published");
     }
 }
 

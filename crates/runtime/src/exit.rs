@@ -89,6 +89,8 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     install_crypto_provider();
+    #[cfg(feature = "fail-points")]
+    let _armed = crate::fail_points::arm();
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name(name)

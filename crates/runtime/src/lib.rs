@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod config;
 pub mod exit;
+pub mod fail_points;
 pub mod instance;
 pub mod metrics;
 pub mod probes;

@@ -124,6 +124,9 @@ pub enum Marking {
     Recorded,
     /// Somebody else took the claim over and has not recorded it: nothing was written.
     TakenOver,
+    /// The id is recorded for other content: a crash of Postgres had lost the claim, and another event came first.
+    /// Nothing was written.
+    Conflict,
 }
 
 /// A delivery that waits, to be announced after the commit.

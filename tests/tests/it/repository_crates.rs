@@ -61,6 +61,7 @@ fn each_neighbour_is_talked_to_by_one_crate_alone() {
         ("reqwest", &["dispatcher", "runtime"]),
         ("actix-web", &["management-api", "runtime"]),
         ("config", &["runtime"]),
+        ("fail", &["runtime"]),
     ] {
         let users = all.iter().filter(|(_, used)| used.contains(library));
         for (name, _) in users.filter(|(name, _)| *name != "tests") {
@@ -85,5 +86,41 @@ fn every_crate_takes_lints_and_versions_from_the_workspace() {
         );
         let version = text.lines().find(|line| line.contains("version = \""));
         assert_eq!(version, None, "{manifest}: versions belong into the root's");
+    }
+}
+
+/// What `cargo tree` says of a build of all programs, one line a package with its features.
+fn features_of_the_programs(with: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--workspace",
+            "--offline",
+            "--edges",
+            "normal,build",
+        ])
+        .args(["--prefix", "none", "--format", "{p} {f}"])
+        .args(with)
+        .current_dir(repository::root())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_release_has_no_fail_points() {
+    let has_any = |tree: &str| tree.contains("fail-points") || tree.contains("\nfail v");
+    assert!(has_any(&features_of_the_programs(&[
+        "--features",
+        "tests/fail-points"
+    ])));
+    assert!(!has_any(&features_of_the_programs(&[])));
+    // Those build what runs elsewhere.
+    for file in ["deploy/local/build.sh", "deploy/Dockerfile"] {
+        let text = repository::read(file);
+        assert!(!text.contains("fail-points"), "{file}");
+        assert!(!text.contains("--all-features"), "{file}");
     }
 }

@@ -16,6 +16,7 @@ use super::running::{Groups, Running};
 use super::{NAME, Service};
 use crate::announce::{Announcer, announcer};
 use crate::attempt::Attempts;
+use crate::blockage::Blockage;
 use crate::catalogue::Catalogue;
 use crate::changes;
 use crate::claims::{Claims, claims};
@@ -71,6 +72,7 @@ pub(super) fn start(service: Service) -> Result<Running, Failure> {
         sender: service.attempts.sender,
         policy: service.attempts.policy,
         pulse: pulse.clone(),
+        blockage: Blockage::default(),
         breakers,
         metrics: service.metrics.clone(),
         draining: groups.draining.clone(),
@@ -112,6 +114,7 @@ impl Wiring {
         let (recorder, records) = recorder(
             self.store.clone(),
             announcer.clone(),
+            self.attempts.blockage.clone(),
             self.metrics.clone(),
             self.section.record_batch,
         );
@@ -164,6 +167,7 @@ impl Wiring {
             store: self.store.clone(),
             broker: self.broker.clone(),
             gate: self.attempts.gate.clone(),
+            blockage: self.attempts.blockage.clone(),
             metrics: self.metrics.clone(),
             postgres: readiness.check("postgres"),
             rabbitmq: readiness.check("rabbitmq"),

@@ -24,6 +24,8 @@ struct RecordedRow {
     partner_id: i64,
     #[diesel(sql_type = Text)]
     event_id: String,
+    #[diesel(sql_type = Binary)]
+    content_hash: Vec<u8>,
 }
 
 pub(super) struct Markings {
@@ -54,15 +56,13 @@ pub(super) async fn mark(
     let recorded = find_recorded(connection, &ordered).await?;
     let mut all: HashMap<_, _> = new.iter().map(|&key| (key, Marking::Recorded)).collect();
     all.extend(ordered.iter().map(|event| {
-        let recorded = recorded.contains(&(event.partner_id.0, event.event_id.as_str().to_owned()));
-        (
-            event.key,
-            if recorded {
-                Marking::Recorded
-            } else {
-                Marking::TakenOver
-            },
-        )
+        let id = (event.partner_id.0, event.event_id.as_str().to_owned());
+        let marking = match recorded.get(&id) {
+            Some(hash) if *hash == event.content_hash => Marking::Recorded,
+            Some(_) => Marking::Conflict,
+            None => Marking::TakenOver,
+        };
+        (event.key, marking)
     }));
     Ok(Markings { new, all })
 }
@@ -107,12 +107,12 @@ async fn mark_held(
 async fn find_recorded(
     connection: &mut AsyncPgConnection,
     events: &[&RecordedEvent],
-) -> Result<HashSet<(i64, String)>, StoreError> {
+) -> Result<HashMap<(i64, String), Vec<u8>>, StoreError> {
     if events.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     let rows: Vec<RecordedRow> = sql_query(
-        "SELECT c.partner_id, c.event_id FROM claims AS c JOIN unnest($1, $2) AS i(partner_id, event_id) \
+        "SELECT c.partner_id, c.event_id, c.content_hash FROM claims AS c JOIN unnest($1, $2) AS i(partner_id, event_id) \
            ON c.partner_id = i.partner_id AND c.event_id = i.event_id \
          WHERE c.recorded_at IS NOT NULL",
     )
@@ -122,7 +122,7 @@ async fn find_recorded(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| (row.partner_id, row.event_id))
+        .map(|row| ((row.partner_id, row.event_id), row.content_hash))
         .collect())
 }
 
