@@ -23,6 +23,7 @@ mod presence;
 mod service;
 pub mod sweep;
 pub mod trim;
+pub mod waiting;
 
 pub use config::{Config, DeadLetterCaps, Section, Settings};
 pub use error::Error;

@@ -26,6 +26,7 @@ use crate::place::{self, Placing};
 use crate::presence::{self, until_up};
 use crate::sweep::Sweep;
 use crate::trim::{Capping, Trimming};
+use crate::waiting::Waiting;
 
 /// The service's name: of its process, in its metrics, and in the table of services.
 pub const SERVICE: &str = "retry";
@@ -252,6 +253,11 @@ impl Work {
             batch: settings.sweep_batch,
         };
         self.repeat(tasks, up, sweep, settings.sweep_every);
+        let waiting = Waiting {
+            store: store.clone(),
+            metrics: metrics.clone(),
+        };
+        self.repeat(tasks, up, waiting, settings.sweep_every);
         let partitions = Partitions {
             store: store.clone(),
             metrics: metrics.clone(),

@@ -8,7 +8,6 @@ use std::time::Duration;
 use broker::announcement::{Announcement, Reason};
 use broker::trace::Trace;
 use broker::{Broker, Publisher};
-use chrono::Utc;
 use futures_util::future::join_all;
 use store::delivery::{self, Overdue};
 use store::{Store, StoreError};
@@ -36,14 +35,11 @@ impl Step for Sweep {
     const NAME: &'static str = "sweep";
 
     async fn step(&self) -> Result<Rest, StoreError> {
-        let mut connection = self.store.get().await?;
-        let oldest = delivery::oldest_waiting(&mut connection).await?;
-        let waiting = oldest.and_then(|oldest| (Utc::now() - oldest).to_std().ok());
-        self.metrics.oldest_waiting(waiting.unwrap_or_default());
         // A stamp without an announcement would only make the row wait longer.
-        if !self.broker.state().is_ready() || oldest.is_none() {
+        if !self.broker.state().is_ready() {
             return Ok(Rest::Nothing);
         }
+        let mut connection = self.store.get().await?;
         let rows = delivery::sweep(&mut connection, self.overdue, self.batch).await?;
         drop(connection);
         if rows.is_empty() {

@@ -3,6 +3,7 @@
 //! Reads and writes `claims`. The dispatcher's fan-out calls it, on a connection with `synchronous_commit = off`:
 //! what a crash of Postgres forgets here, [`crate::record`] inserts again.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Text, Uuid as SqlUuid};
@@ -13,6 +14,7 @@ use domain::id::{EventId, EventKey, PartnerId};
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::prepared::Prepare as _;
 
 /// One event that wants to be processed.
 #[derive(Clone, Debug)]
@@ -44,14 +46,33 @@ pub const FRESH_TAKEOVER_S: i32 = 60;
 /// How often a batch is looked at again because a claim was trimmed between two of its statements.
 const ROUNDS_MAX: usize = 3;
 
-type Key = (i64, String);
+/// How many low bits of a UUIDv7 are random, but for version and variant.
+const RANDOM_BITS: u32 = 80;
+
+/// A key whose random part is made here and whose milliseconds are the database's: `gen_random_uuid()` and the
+/// arithmetic on its bytes cost as much as the rest of a claim.
+macro_rules! key_of {
+    ($seed:literal) => {
+        concat!(
+            "((SELECT lpad(to_hex(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')) \
+              || right(",
+            $seed,
+            "::text, 23))::uuid"
+        )
+    };
+}
+
+/// A request without an answer yet.
+struct Open<'a> {
+    request: &'a ClaimRequest,
+    /// Where its answer goes.
+    place: usize,
+    /// The random part of the key that it gets, by which its row is known again.
+    seed: Uuid,
+}
 
 #[derive(QueryableByName)]
 struct HeldRow {
-    #[diesel(sql_type = BigInt)]
-    partner_id: i64,
-    #[diesel(sql_type = Text)]
-    event_id: String,
     #[diesel(sql_type = SqlUuid)]
     event_key: Uuid,
 }
@@ -77,92 +98,111 @@ pub async fn claim(
     connection: &mut AsyncPgConnection,
     requests: &[ClaimRequest],
 ) -> Result<Vec<Claim>, StoreError> {
+    let mut open: Vec<Open<'_>> = requests.iter().enumerate().map(Open::new).collect();
     // In the order of the index, so that two dispatchers with the same events can't wait for each other.
-    let mut open: Vec<&ClaimRequest> = requests.iter().collect();
-    open.sort_unstable_by(|a, b| (a.partner_id, &a.event_id).cmp(&(b.partner_id, &b.event_id)));
-    let mut settled: HashMap<Key, Claim> = HashMap::with_capacity(requests.len());
+    open.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
+    let mut settled: HashMap<usize, Claim> = HashMap::with_capacity(requests.len());
     for _ in 0..ROUNDS_MAX {
         settle(connection, &open, &mut settled).await?;
-        open.retain(|request| !settled.contains_key(&key(request)));
+        open.retain(|o| !settled.contains_key(&o.place));
         if open.is_empty() {
             break;
         }
     }
-    requests
-        .iter()
-        .map(|request| {
-            settled
-                .get(&key(request))
-                .copied()
-                .ok_or(StoreError::Transient(
-                    "claims were trimmed meanwhile".into(),
-                ))
+    (0..requests.len())
+        .map(|place| {
+            settled.get(&place).copied().ok_or(StoreError::Transient(
+                "claims were trimmed meanwhile".into(),
+            ))
         })
         .collect()
 }
 
-fn key(request: &ClaimRequest) -> Key {
-    (request.partner_id.0, request.event_id.as_str().to_owned())
+impl<'a> Open<'a> {
+    fn new((place, request): (usize, &'a ClaimRequest)) -> Self {
+        let seed = uuid::Builder::from_unix_timestamp_millis(0, &rand::random()).into_uuid();
+        Self {
+            request,
+            place,
+            seed,
+        }
+    }
+
+    fn key(&self) -> (i64, &'a str) {
+        (self.request.partner_id.0, self.request.event_id.as_str())
+    }
 }
 
 async fn settle(
     connection: &mut AsyncPgConnection,
-    open: &[&ClaimRequest],
-    settled: &mut HashMap<Key, Claim>,
+    open: &[Open<'_>],
+    settled: &mut HashMap<usize, Claim>,
 ) -> Result<(), StoreError> {
+    let places = open.iter().map(|o| (random_part(o.seed), o.place));
+    let places: HashMap<u128, usize> = places.collect();
     let held = insert(connection, open).await?;
-    settled.extend(held.into_iter().map(as_held));
+    settled.extend(as_held(&held, &places));
     let met: Vec<_> = open
         .iter()
-        .copied()
-        .filter(|r| !settled.contains_key(&key(r)))
+        .filter(|o| !settled.contains_key(&o.place))
         .collect();
     if met.is_empty() {
         return Ok(());
     }
     let taken = take_over(connection, &met).await?;
-    settled.extend(taken.into_iter().map(as_held));
-    for row in find(connection, &met).await? {
-        let found = (row.partner_id, row.event_id);
-        if settled.contains_key(&found) {
-            continue;
+    settled.extend(as_held(&taken, &places));
+    let found = find(connection, &met).await?;
+    let found: HashMap<_, _> = found
+        .iter()
+        .map(|row| ((row.partner_id, row.event_id.as_str()), row))
+        .collect();
+    for o in met {
+        if let Some(row) = found.get(&o.key()) {
+            settled.entry(o.place).or_insert_with(|| refused(o, row));
         }
-        let Some(request) = met.iter().find(|r| key(r) == found) else {
-            continue;
-        };
-        let claim = if row.content_hash != request.content_hash {
-            Claim::Conflict
-        } else if row.recorded {
-            Claim::Duplicate
-        } else {
-            Claim::InProgress
-        };
-        settled.insert(found, claim);
     }
     Ok(())
 }
 
-fn as_held(row: HeldRow) -> (Key, Claim) {
-    (
-        (row.partner_id, row.event_id),
-        Claim::Held(EventKey(row.event_key)),
-    )
+fn random_part(key: Uuid) -> u128 {
+    key.as_u128() & ((1 << RANDOM_BITS) - 1)
+}
+
+fn as_held(
+    rows: &[HeldRow],
+    places: &HashMap<u128, usize>,
+) -> impl Iterator<Item = (usize, Claim)> {
+    rows.iter().filter_map(|row| {
+        let place = places.get(&random_part(row.event_key))?;
+        Some((*place, Claim::Held(EventKey(row.event_key))))
+    })
+}
+
+fn refused(open: &Open<'_>, row: &FoundRow) -> Claim {
+    if row.content_hash != open.request.content_hash {
+        Claim::Conflict
+    } else if row.recorded {
+        Claim::Duplicate
+    } else {
+        Claim::InProgress
+    }
 }
 
 async fn insert(
     connection: &mut AsyncPgConnection,
-    requests: &[&ClaimRequest],
+    open: &[Open<'_>],
 ) -> Result<Vec<HeldRow>, StoreError> {
-    let rows = sql_query(
-        "INSERT INTO claims (partner_id, event_id, event_key, content_hash) \
-         SELECT i.partner_id, i.event_id, uuid_v7(), i.content_hash \
-         FROM unnest($1, $2, $3) AS i(partner_id, event_id, content_hash) \
-         ON CONFLICT (partner_id, event_id) DO NOTHING \
-         RETURNING partner_id, event_id, event_key",
-    )
-    .bind::<Array<BigInt>, _>(partners(requests))
-    .bind::<Array<Text>, _>(event_ids(requests))
-    .bind::<Array<Binary>, _>(hashes(requests))
+    let rows = sql_query(concat!(
+        "INSERT INTO claims (partner_id, event_id, event_key, content_hash) SELECT i.partner_id, i.event_id, ",
+        key_of!("i.seed"),
+        ", i.content_hash FROM unnest($1, $2, $3, $4) AS i(partner_id, event_id, content_hash, seed) \
+         ON CONFLICT (partner_id, event_id) DO NOTHING RETURNING event_key",
+    ))
+    .bind::<Array<BigInt>, _>(column(open, |o| o.request.partner_id.0))
+    .bind::<Array<Text>, _>(column(open, |o| o.request.event_id.as_str()))
+    .bind::<Array<Binary>, _>(column(open, |o| o.request.content_hash.as_slice()))
+    .bind::<Array<SqlUuid>, _>(column(open, |o| o.seed))
+    .prepared()
     .load(connection)
     .await?;
     Ok(rows)
@@ -171,21 +211,25 @@ async fn insert(
 /// A new key fences the former holder: `record` marks only claims that still hold its own.
 async fn take_over(
     connection: &mut AsyncPgConnection,
-    requests: &[&ClaimRequest],
+    met: &[&Open<'_>],
 ) -> Result<Vec<HeldRow>, StoreError> {
-    let rows = sql_query(
-        "UPDATE claims AS c SET event_key = uuid_v7(), claimed_at = clock_timestamp() \
-         FROM unnest($1, $2, $3, $4) AS i(partner_id, event_id, content_hash, takeover) \
+    let rows = sql_query(concat!(
+        "UPDATE claims AS c SET event_key = ",
+        key_of!("i.seed"),
+        ", claimed_at = clock_timestamp() \
+         FROM unnest($1, $2, $3, $4, $5) AS i(partner_id, event_id, content_hash, seed, takeover) \
          WHERE c.partner_id = i.partner_id AND c.event_id = i.event_id \
            AND c.recorded_at IS NULL AND c.content_hash = i.content_hash \
-           AND (i.takeover OR c.claimed_at < clock_timestamp() - make_interval(secs => $5)) \
-         RETURNING c.partner_id, c.event_id, c.event_key",
-    )
-    .bind::<Array<BigInt>, _>(partners(requests))
-    .bind::<Array<Text>, _>(event_ids(requests))
-    .bind::<Array<Binary>, _>(hashes(requests))
-    .bind::<Array<Bool>, _>(requests.iter().map(|r| r.takeover).collect::<Vec<_>>())
+           AND (i.takeover OR c.claimed_at < clock_timestamp() - make_interval(secs => $6)) \
+         RETURNING c.event_key",
+    ))
+    .bind::<Array<BigInt>, _>(column(met, |o| o.request.partner_id.0))
+    .bind::<Array<Text>, _>(column(met, |o| o.request.event_id.as_str()))
+    .bind::<Array<Binary>, _>(column(met, |o| o.request.content_hash.as_slice()))
+    .bind::<Array<SqlUuid>, _>(column(met, |o| o.seed))
+    .bind::<Array<Bool>, _>(column(met, |o| o.request.takeover))
     .bind::<diesel::sql_types::Double, _>(f64::from(FRESH_TAKEOVER_S))
+    .prepared()
     .load(connection)
     .await?;
     Ok(rows)
@@ -193,30 +237,23 @@ async fn take_over(
 
 async fn find(
     connection: &mut AsyncPgConnection,
-    requests: &[&ClaimRequest],
+    met: &[&Open<'_>],
 ) -> Result<Vec<FoundRow>, StoreError> {
     let rows = sql_query(
         "SELECT c.partner_id, c.event_id, c.content_hash, c.recorded_at IS NOT NULL AS recorded \
          FROM claims AS c JOIN unnest($1, $2) AS i(partner_id, event_id) \
            ON c.partner_id = i.partner_id AND c.event_id = i.event_id",
     )
-    .bind::<Array<BigInt>, _>(partners(requests))
-    .bind::<Array<Text>, _>(event_ids(requests))
+    .bind::<Array<BigInt>, _>(column(met, |o| o.request.partner_id.0))
+    .bind::<Array<Text>, _>(column(met, |o| o.request.event_id.as_str()))
+    .prepared()
     .load(connection)
     .await?;
     Ok(rows)
 }
 
-fn partners(requests: &[&ClaimRequest]) -> Vec<i64> {
-    requests.iter().map(|r| r.partner_id.0).collect()
-}
-
-fn event_ids<'a>(requests: &[&'a ClaimRequest]) -> Vec<&'a str> {
-    requests.iter().map(|r| r.event_id.as_str()).collect()
-}
-
-fn hashes<'a>(requests: &[&'a ClaimRequest]) -> Vec<&'a [u8]> {
-    requests.iter().map(|r| r.content_hash.as_slice()).collect()
+fn column<'a, O: Borrow<Open<'a>>, T>(open: &[O], value: impl Fn(&Open<'a>) -> T) -> Vec<T> {
+    open.iter().map(|o| value(o.borrow())).collect()
 }
 
 /// A claim as it stands.

@@ -1,9 +1,9 @@
 //! What happened at each webhook lately: the figures that its partner sees.
 //!
-//! Written as the last statement of [`crate::record`]: the rows are locked in the order of their ids (in the order
-//! of arrival four writers deadlock), folded here, and written back.
+//! Written at the end of [`crate::record`]: the rows are locked in the order of their ids (in the order of arrival four
+//! writers deadlock), folded here, and written back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz};
@@ -12,6 +12,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::id::WebhookId;
 
 use crate::StoreError;
+use crate::prepared::Prepare as _;
 
 /// One attempt's result.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,7 @@ pub struct AttemptResult {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
-struct Health {
+pub(crate) struct Health {
     #[diesel(sql_type = BigInt)]
     webhook_id: i64,
     #[diesel(sql_type = Integer)]
@@ -81,62 +82,82 @@ impl Health {
     }
 }
 
-/// Folds results into the rows of their webhooks, inside the caller's transaction.
+/// Locks the rows of these webhooks, in the order of their ids.
 ///
 /// # Errors
 /// When Postgres fails.
-pub async fn apply(
-    connection: &mut AsyncPgConnection,
-    results: &[AttemptResult],
-) -> Result<(), StoreError> {
-    let mut by_webhook: BTreeMap<i64, Vec<&AttemptResult>> = BTreeMap::new();
-    for result in results {
-        by_webhook
-            .entry(result.webhook_id.0)
-            .or_default()
-            .push(result);
+pub(crate) async fn lock(
+    mut connection: &AsyncPgConnection,
+    webhooks: &BTreeSet<i64>,
+) -> Result<Vec<Health>, StoreError> {
+    if webhooks.is_empty() {
+        return Ok(Vec::new());
     }
-    if by_webhook.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<Health> = sql_query(
+    let rows = sql_query(
         "SELECT webhook_id, since_version, last_triggered_at, last_response_code, last_success_at, failure_count, \
                 failing_since \
-         FROM webhook_health WHERE webhook_id = ANY($1) ORDER BY webhook_id FOR UPDATE",
+         FROM webhook_health WHERE webhook_id = ANY((SELECT $1)::bigint[]) ORDER BY webhook_id FOR UPDATE",
     )
-    .bind::<Array<BigInt>, _>(by_webhook.keys().copied().collect::<Vec<_>>())
-    .load(connection)
+    .bind::<Array<BigInt>, _>(webhooks.iter().copied().collect::<Vec<_>>())
+    .prepared()
+    .load(&mut connection)
     .await?;
-    let rows = rows
-        .into_iter()
-        .map(|mut row| {
-            for result in by_webhook.get(&row.webhook_id).into_iter().flatten() {
-                row.apply(result);
-            }
-            row
-        })
-        .collect::<Vec<_>>();
-    write(connection, &rows).await
+    Ok(rows)
 }
 
-async fn write(connection: &mut AsyncPgConnection, rows: &[Health]) -> Result<(), StoreError> {
+/// Folds results into locked rows, in their order, and returns the rows that changed.
+pub(crate) fn fold(rows: &[Health], results: &[AttemptResult]) -> Vec<Health> {
+    let places = rows.iter().enumerate().map(|(i, row)| (row.webhook_id, i));
+    let places: HashMap<i64, usize> = places.collect();
+    let mut folded = rows.to_vec();
+    for result in results {
+        let place = places.get(&result.webhook_id.0);
+        if let Some(row) = place.and_then(|&place| folded.get_mut(place)) {
+            row.apply(result);
+        }
+    }
+    let changed = folded
+        .into_iter()
+        .zip(rows)
+        .filter(|(new, old)| new != *old);
+    changed.map(|(new, _)| new).collect()
+}
+
+/// Writes locked rows back.
+///
+/// # Errors
+/// When Postgres fails.
+pub(crate) async fn write(
+    mut connection: &AsyncPgConnection,
+    rows: &[Health],
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // The rows are there. An upsert has but one plan, where an update that joins them would be planned each time.
     sql_query(
-        "UPDATE webhook_health AS h SET last_triggered_at = i.last_triggered_at, \
-                last_response_code = i.last_response_code, last_success_at = i.last_success_at, \
-                failure_count = i.failure_count, failing_since = i.failing_since \
-         FROM unnest($1, $2, $3, $4, $5, $6) AS i(webhook_id, last_triggered_at, last_response_code, \
+        "INSERT INTO webhook_health AS h (webhook_id, since_version, last_triggered_at, last_response_code, \
                 last_success_at, failure_count, failing_since) \
-         WHERE h.webhook_id = i.webhook_id",
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7) \
+         ON CONFLICT (webhook_id) DO UPDATE SET last_triggered_at = excluded.last_triggered_at, \
+                last_response_code = excluded.last_response_code, last_success_at = excluded.last_success_at, \
+                failure_count = excluded.failure_count, failing_since = excluded.failing_since",
     )
-    .bind::<Array<BigInt>, _>(rows.iter().map(|r| r.webhook_id).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Timestamptz>>, _>(rows.iter().map(|r| r.last_triggered_at).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Integer>>, _>(rows.iter().map(|r| r.last_response_code).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Timestamptz>>, _>(rows.iter().map(|r| r.last_success_at).collect::<Vec<_>>())
-    .bind::<Array<Integer>, _>(rows.iter().map(|r| r.failure_count).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Timestamptz>>, _>(rows.iter().map(|r| r.failing_since).collect::<Vec<_>>())
-    .execute(connection)
+    .bind::<Array<BigInt>, _>(column(rows, |r| r.webhook_id))
+    .bind::<Array<Integer>, _>(column(rows, |r| r.since_version))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.last_triggered_at))
+    .bind::<Array<Nullable<Integer>>, _>(column(rows, |r| r.last_response_code))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.last_success_at))
+    .bind::<Array<Integer>, _>(column(rows, |r| r.failure_count))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.failing_since))
+    .prepared()
+    .execute(&mut connection)
     .await?;
     Ok(())
+}
+
+fn column<T>(rows: &[Health], value: impl Fn(&Health) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }
 
 /// A breaker's state as one dispatcher sees it.

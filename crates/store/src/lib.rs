@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod partition;
 pub mod partner;
 pub mod pool;
+mod prepared;
 pub mod rate_limit;
 pub mod record;
 pub mod schema;

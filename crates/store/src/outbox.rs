@@ -12,6 +12,7 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use crate::error::StoreError;
+use crate::prepared::Prepare as _;
 
 /// A change to be published.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
@@ -48,6 +49,7 @@ pub async fn lease(
     )
     .bind::<BigInt, _>(i64::from(limit))
     .bind::<Double, _>(lease.as_secs_f64())
+    .prepared()
     .load(conn)
     .await?;
     entries.sort_by_key(|entry| entry.id);
@@ -61,6 +63,7 @@ pub async fn lease(
 pub async fn confirm(conn: &mut AsyncPgConnection, ids: &[i64]) -> Result<usize, StoreError> {
     let deleted = sql_query("DELETE FROM outbox WHERE id = ANY($1)")
         .bind::<Array<BigInt>, _>(ids)
+        .prepared()
         .execute(conn)
         .await?;
     Ok(deleted)

@@ -25,6 +25,7 @@ use config::parse;
 use tls::Tls;
 
 pub use config::{Config, InvalidConfig};
+pub(crate) use transaction::Pipeline;
 pub use transaction::Transaction;
 
 /// What query functions take: the session itself. A [`Connection`] and a [`Transaction`] dereference to it.

@@ -12,6 +12,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::id::PartnerId;
 
 use crate::error::StoreError;
+use crate::prepared::Prepare as _;
 
 /// The subject of a partner's requests.
 #[must_use]
@@ -71,7 +72,7 @@ pub async fn hit(
     )
     .bind::<Text, _>(subject)
     .bind::<Integer, _>(i32::try_from(limit).unwrap_or(i32::MAX - 1))
-    .get_result(conn)
+    .prepared().get_result(conn)
     .await?;
     let requests = u32::try_from(row.requests).unwrap_or(0);
     Ok(Hit {

@@ -13,7 +13,7 @@ mod scheduled_row;
 
 pub use new_deliveries::FIRST_TURN;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,9 +24,11 @@ use domain::content_hash::ContentHash;
 use domain::delivery::{DeliveryStatus, ParkReason};
 use domain::event::EventType;
 use domain::id::{DeliveryId, EventId, EventKey, PartnerId, WebhookId};
+use futures_util::future::{join3, try_join5};
 
 use crate::StoreError;
-use crate::health::{self, AttemptResult};
+use crate::health::{self, AttemptResult, Health};
+use crate::pool::Pipeline;
 
 /// All that one transaction records.
 #[derive(Clone, Debug, Default)]
@@ -162,42 +164,122 @@ pub async fn record(
     connection: &mut AsyncPgConnection,
     batch: &Batch,
 ) -> Result<Recorded, StoreError> {
-    connection
-        .transaction(async |connection| write(connection, batch).await)
-        .await
+    match record_at_once(connection, batch).await? {
+        Some(recorded) => Ok(recorded),
+        None => {
+            connection
+                .transaction(async |connection| record_in_steps(connection, batch).await)
+                .await
+        }
+    }
 }
 
-async fn write(connection: &mut AsyncPgConnection, batch: &Batch) -> Result<Recorded, StoreError> {
-    let markings = events::mark(connection, &batch.events).await?;
-    let new: Vec<&RecordedEvent> = batch
-        .events
-        .iter()
-        .filter(|event| markings.is_new(event.key))
-        .collect();
-    events::insert(connection, &new).await?;
-    let mut scheduled = new_deliveries::insert(connection, &new).await?;
-    let mut applied = HashSet::new();
-    for row in ended::update(connection, &batch.ended)
-        .await?
-        .into_iter()
-        .chain(parked::update(connection, &batch.parked).await?)
-    {
-        applied.insert(row.delivery_id());
-        scheduled.extend(row.into_scheduled());
+/// Two round trips, for a batch all of whose events are the caller's: the rows are sent before it is known that they
+/// may be. `None` when one is somebody else's or recorded already; nothing is written then.
+async fn record_at_once(
+    connection: &mut AsyncPgConnection,
+    batch: &Batch,
+) -> Result<Option<Recorded>, StoreError> {
+    let events: Vec<&RecordedEvent> = batch.events.iter().collect();
+    let pipeline = Pipeline::new(connection);
+    let connection = pipeline.connection();
+    // Sent in the order in which they stand here.
+    let (begun, marked, rows) = join3(
+        pipeline.begin(),
+        events::mark(connection, &batch.events),
+        Rows::write(connection, &events, batch),
+    )
+    .await;
+    let outcome = begun.and(marked).map(|marked| (marked.len(), rows));
+    match outcome {
+        Ok((marked, _)) if marked < events.len() => {
+            pipeline.rollback().await?;
+            Ok(None)
+        }
+        Ok((_, Ok(rows))) => {
+            let health = rows.fold_health(&events, batch);
+            pipeline
+                .commit_after(async |connection| health::write(connection, &health).await)
+                .await?;
+            let markings = events.iter().map(|e| (e.key, Marking::Recorded));
+            Ok(Some(rows.into_recorded(markings.collect())))
+        }
+        Ok((_, Err(error))) | Err(error) => {
+            // What failed first says more than a connection that can't be rolled back, and is dropped.
+            let _ = pipeline.rollback().await;
+            Err(error)
+        }
     }
-    health::apply(connection, &results(&new, &batch.ended, &applied)).await?;
-    Ok(Recorded {
-        markings: markings.into_all(),
-        scheduled,
-        applied,
-    })
+}
+
+async fn record_in_steps(
+    connection: &AsyncPgConnection,
+    batch: &Batch,
+) -> Result<Recorded, StoreError> {
+    let (marked, markings) = events::markings(connection, &batch.events).await?;
+    let new = batch.events.iter().filter(|e| marked.contains(&e.key));
+    let new: Vec<&RecordedEvent> = new.collect();
+    let rows = Rows::write(connection, &new, batch).await?;
+    health::write(connection, &rows.fold_health(&new, batch)).await?;
+    Ok(rows.into_recorded(markings))
+}
+
+/// What the statements on a batch's rows gave back.
+struct Rows {
+    scheduled: Vec<Scheduled>,
+    applied: HashSet<DeliveryId>,
+    /// Locked.
+    health: Vec<Health>,
+}
+
+impl Rows {
+    /// Writes everything but the health of webhooks, whose rows it locks.
+    async fn write(
+        connection: &AsyncPgConnection,
+        new: &[&RecordedEvent],
+        batch: &Batch,
+    ) -> Result<Self, StoreError> {
+        let tried = results(new, &batch.ended, |_| true);
+        let tried: BTreeSet<i64> = tried.iter().map(|r| r.webhook_id.0).collect();
+        let ((), mut scheduled, ended, parked, health) = try_join5(
+            events::insert(connection, new),
+            new_deliveries::insert(connection, new),
+            ended::update(connection, &batch.ended),
+            parked::update(connection, &batch.parked),
+            health::lock(connection, &tried),
+        )
+        .await?;
+        let mut applied = HashSet::with_capacity(ended.len() + parked.len());
+        for row in ended.into_iter().chain(parked) {
+            applied.insert(row.delivery_id());
+            scheduled.extend(row.into_scheduled());
+        }
+        Ok(Self {
+            scheduled,
+            applied,
+            health,
+        })
+    }
+
+    fn fold_health(&self, new: &[&RecordedEvent], batch: &Batch) -> Vec<Health> {
+        let applied = |end: &EndedAttempt| self.applied.contains(&end.delivery_id);
+        health::fold(&self.health, &results(new, &batch.ended, applied))
+    }
+
+    fn into_recorded(self, markings: HashMap<EventKey, Marking>) -> Recorded {
+        Recorded {
+            markings,
+            scheduled: self.scheduled,
+            applied: self.applied,
+        }
+    }
 }
 
 /// The attempts that this batch really added, in the order in which they are given.
 fn results(
     new: &[&RecordedEvent],
     ended: &[EndedAttempt],
-    applied: &HashSet<DeliveryId>,
+    applied: impl Fn(&EndedAttempt) -> bool,
 ) -> Vec<AttemptResult> {
     let first = new
         .iter()
@@ -212,7 +294,7 @@ fn results(
         });
     let later = ended
         .iter()
-        .filter(|end| applied.contains(&end.delivery_id))
+        .filter(|end| applied(end))
         .map(|end| result(end.webhook_id, end.sent_version, &end.attempt));
     first.chain(later).collect()
 }
@@ -253,14 +335,6 @@ impl Step {
                 extend_expiry_by, ..
             } => extend_expiry_by.as_secs_f64(),
             _ => 0.0,
-        }
-    }
-
-    /// 1 where the webhook or its partner is what the delivery waits for: that moves it up its schedule.
-    pub(crate) fn parkings(self) -> i32 {
-        match self {
-            Self::Parked { reason, .. } => i32::from(reason != ParkReason::HandedOver),
-            _ => 0,
         }
     }
 

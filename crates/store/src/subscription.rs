@@ -15,6 +15,7 @@ use domain::webhook_url::WebhookUrl;
 
 use crate::error::StoreError;
 use crate::keyring::{Keyring, Sealed};
+use crate::prepared::Prepare as _;
 
 /// All that matching needs to know about a partner that exists.
 #[derive(Clone, Debug)]
@@ -127,6 +128,7 @@ pub async fn load_many(
         "SELECT id, suspended_at IS NOT NULL AS suspended FROM partners WHERE id = ANY($1)",
     )
     .bind::<Array<BigInt>, _>(&ids)
+    .prepared()
     .load(conn)
     .await?;
     let webhooks: Vec<Stored> = sql_query(
@@ -137,7 +139,7 @@ pub async fn load_many(
          ORDER BY w.id",
     )
     .bind::<Array<BigInt>, _>(&ids)
-    .load(conn)
+    .prepared().load(conn)
     .await?;
     let mut found: HashMap<PartnerId, PartnerSubscriptions> = partners
         .into_iter()

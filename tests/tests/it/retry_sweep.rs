@@ -19,7 +19,7 @@ const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 async fn insert(stack: &Stack, overdue_s: i32, announcements: i32) {
     let statement = format!(
         "INSERT INTO deliveries (id, event_key, event_id, event_type, partner_id, webhook_id, webhook_version, status,
-             turn, attempts, next_attempt_at, expires_at, announcements, announced_at, traceparent)
+             turn, attempts, next_attempt_at, expires_at, announcements, announce_again_at, traceparent)
          VALUES (uuid_v7(), uuid_v7(), 'evt_1', 'listing.updated', 1, 7, 1, 'pending', 3, 1,
              now() - make_interval(secs => {overdue_s}), now() + interval '1 day', {announcements},
              CASE WHEN {announcements} > 0 THEN now() - interval '2 hours' END, '{TRACEPARENT}')"
@@ -107,7 +107,7 @@ async fn a_step_takes_the_oldest_first_and_no_row_twice_before_its_time() {
     }
     let sql = stack.database.sql().await;
     let announced = "SELECT extract(epoch FROM now() - next_attempt_at)::int / 10 FROM deliveries \
-                     WHERE announced_at IS NOT NULL ORDER BY 1";
+                     WHERE announce_again_at IS NOT NULL ORDER BY 1";
     assert_eq!(stepping.sweep.step().await.unwrap(), Rest::More);
     assert_eq!(sql.column::<i32>(announced).await, [5, 6]);
     assert_eq!(stepping.sweep.step().await.unwrap(), Rest::Nothing);
@@ -167,7 +167,7 @@ async fn nothing_is_stamped_while_rabbitmq_is_away() {
     stepping.broker.close().await;
     assert_eq!(stepping.sweep.step().await.unwrap(), Rest::Nothing);
     let sql = stack.database.sql().await;
-    assert_eq!(sql.count("deliveries WHERE announced_at IS NULL").await, 1);
+    assert_eq!(sql.count("deliveries WHERE announce_again_at IS NULL").await, 1);
     stepping.end().await;
     stack.finish().await;
 }

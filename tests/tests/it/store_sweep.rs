@@ -17,7 +17,7 @@ fn ids(overdue: &[Overdue]) -> Vec<DeliveryId> {
 /// Lets so many seconds pass since the last announcement of every delivery.
 async fn age_announcements(fixture: &Fixture, seconds: u32) {
     let statement =
-        format!("UPDATE deliveries SET announced_at = announced_at - interval '{seconds} s'");
+        format!("UPDATE deliveries SET announce_again_at = announce_again_at - interval '{seconds} s'");
     fixture.sql.execute(&statement).await;
 }
 
@@ -58,7 +58,7 @@ async fn only_what_is_overdue_by_more_than_the_limit_is_announced_again() {
     );
     let stamped = fixture
         .sql
-        .count("deliveries WHERE announced_at IS NOT NULL")
+        .count("deliveries WHERE announce_again_at IS NOT NULL")
         .await;
     assert_eq!(stamped, 2);
     assert_eq!(
@@ -94,7 +94,7 @@ async fn the_oldest_come_first_and_no_more_than_the_limit() {
 }
 
 #[tokio::test]
-async fn what_is_not_heard_is_announced_at_growing_intervals_up_to_an_hour() {
+async fn what_is_not_heard_is_announce_again_at_growing_intervals_up_to_an_hour() {
     let fixture = Fixture::new().await;
     let mut session = fixture.session().await;
     let webhook = fixture.webhook().await;

@@ -217,7 +217,8 @@ CREATE TABLE deliveries (
     -- For an attempt in flight: the end of its lease.
     next_attempt_at timestamptz,
     expires_at      timestamptz NOT NULL,
-    announced_at    timestamptz,
+    -- When the sweep may announce it again; null until it has announced this turn.
+    announce_again_at timestamptz,
     -- Announcements by the sweep since the last attempt.
     announcements   integer NOT NULL DEFAULT 0,
     -- The delivery that this one repeats.
@@ -243,7 +244,9 @@ CREATE TABLE deliveries (
     CHECK ((next_attempt_at IS NULL) = (status IN ('delivered', 'exhausted', 'cancelled')))
 ) PARTITION BY RANGE (id);
 CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, id);
-CREATE INDEX deliveries_by_next_attempt ON deliveries (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+-- In the order in which the sweep announces what is overdue, so that it never walks over what it announced lately.
+CREATE INDEX deliveries_by_next_attempt ON deliveries ((coalesce(announce_again_at, next_attempt_at)))
+    WHERE next_attempt_at IS NOT NULL;
 
 -- Failed and later attempts; a delivery that succeeded at once is one row of deliveries.
 CREATE TABLE attempts (

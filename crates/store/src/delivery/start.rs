@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::keyring::Keyring;
+use crate::prepared::Prepare as _;
 use crate::record::Trace;
 use crate::{partition, subscription};
 
@@ -107,14 +108,8 @@ struct StartedRow {
     secret: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Text>)]
     sealing_key_id: Option<String>,
-}
-
-#[derive(QueryableByName)]
-struct BodyRow {
-    #[diesel(sql_type = SqlUuid)]
-    key: Uuid,
-    #[diesel(sql_type = Binary)]
-    body: Vec<u8>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    body: Option<Vec<u8>>,
 }
 
 #[derive(QueryableByName)]
@@ -139,12 +134,16 @@ pub async fn start(
     lease: Duration,
 ) -> Result<Vec<Starting>, StoreError> {
     let rows = begin(connection, requests, lease).await?;
-    let bodies = bodies(connection, &rows).await?;
+    // Deliveries of one event share its body.
+    let mut bodies: HashMap<Uuid, Bytes> = HashMap::new();
     // By id and turn: two announcements of one delivery may stand in one batch.
     let mut begun: HashMap<(Uuid, i32), Starting> = HashMap::with_capacity(requests.len());
     let mut ids = HashSet::with_capacity(requests.len());
-    for row in rows {
-        let body = bodies.get(&row.event_key).cloned();
+    for mut row in rows {
+        let body = row.body.take().map(|body| {
+            let shared = bodies.entry(row.event_key);
+            shared.or_insert_with(|| body.into()).clone()
+        });
         ids.insert(row.id);
         let announced_turn = row.turn.saturating_sub(1);
         begun.insert((row.id, announced_turn), starting(keyring, row, body));
@@ -181,7 +180,7 @@ async fn begin(
 ) -> Result<Vec<StartedRow>, StoreError> {
     let (first, last) = partition::bounds(requests.iter().map(|r| r.delivery_id.0));
     let rows = sql_query(
-        "UPDATE deliveries AS d SET status = n.status, turn = d.turn + 1, announced_at = NULL, announcements = 0, \
+        "UPDATE deliveries AS d SET status = n.status, turn = d.turn + 1, announce_again_at = NULL, announcements = 0, \
              park_reason = NULL, \
              next_attempt_at = CASE WHEN n.status = 'in_flight' THEN now() + make_interval(secs => $3) END, \
              finished_at = CASE WHEN n.status <> 'in_flight' THEN now() END \
@@ -189,18 +188,18 @@ async fn begin(
          JOIN deliveries AS o ON o.id = i.id \
          JOIN webhooks AS w ON w.id = o.webhook_id \
          JOIN partners AS p ON p.id = o.partner_id, \
+         LATERAL (SELECT (SELECT e.body FROM events AS e WHERE e.key = o.event_key) AS body OFFSET 0) AS b, \
          LATERAL (SELECT CASE \
              WHEN NOT w.active OR w.deleted_at IS NOT NULL OR p.suspended_at IS NOT NULL \
                   OR o.webhook_version < w.deactivated_version THEN 'cancelled' \
-             WHEN o.expires_at < now() OR NOT EXISTS (SELECT FROM events AS e WHERE e.key = o.event_key) \
-                  THEN 'exhausted' \
+             WHEN o.expires_at < now() OR b.body IS NULL THEN 'exhausted' \
              ELSE 'in_flight' END AS status OFFSET 0) AS n \
          WHERE d.id = i.id AND d.turn = i.turn AND d.status IN ('pending', 'in_flight') \
            AND d.next_attempt_at <= clock_timestamp() \
            AND d.id BETWEEN $4 AND $5 AND o.id BETWEEN $4 AND $5 \
          RETURNING d.id, d.status, d.turn, d.attempts, d.parkings, d.event_key, d.event_id, d.event_type, \
              d.traceparent, d.tracestate, d.partner_id, d.webhook_id, w.version, w.url, w.events, w.secret, \
-             w.sealing_key_id, \
+             w.sealing_key_id, CASE WHEN n.status = 'in_flight' THEN b.body END AS body, \
              coalesce((SELECT h.since_version FROM webhook_health AS h WHERE h.webhook_id = w.id), 1) AS health_version",
     )
     .bind::<Array<SqlUuid>, _>(requests.iter().map(|r| r.delivery_id.0).collect::<Vec<_>>())
@@ -208,29 +207,9 @@ async fn begin(
     .bind::<Double, _>(lease.as_secs_f64())
     .bind::<SqlUuid, _>(first)
     .bind::<SqlUuid, _>(last)
-    .load(connection)
+    .prepared().load(connection)
     .await?;
     Ok(rows)
-}
-
-async fn bodies(
-    connection: &mut AsyncPgConnection,
-    rows: &[StartedRow],
-) -> Result<HashMap<Uuid, Bytes>, StoreError> {
-    let mut keys: Vec<_> = rows.iter().map(|row| row.event_key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let bodies: Vec<BodyRow> = sql_query("SELECT key, body FROM events WHERE key = ANY($1)")
-        .bind::<Array<SqlUuid>, _>(keys)
-        .load(connection)
-        .await?;
-    Ok(bodies
-        .into_iter()
-        .map(|row| (row.key, row.body.into()))
-        .collect())
 }
 
 async fn states(
@@ -243,6 +222,7 @@ async fn states(
     let rows: Vec<StateRow> =
         sql_query("SELECT id, turn, next_attempt_at FROM deliveries WHERE id = ANY($1)")
             .bind::<Array<SqlUuid>, _>(ids)
+            .prepared()
             .load(connection)
             .await?;
     Ok(rows.into_iter().map(|row| (row.id, row)).collect())

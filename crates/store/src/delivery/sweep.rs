@@ -1,6 +1,6 @@
 //! Finds deliveries that are overdue because their announcement was lost, or whoever had them is gone.
 //!
-//! Writes `announced_at` and `announcements`. Any number of retry services may sweep at once: rows that another one
+//! Writes `announce_again_at` and `announcements`. Any number of retry services may sweep at once: rows that another one
 //! holds are skipped.
 
 use std::time::Duration;
@@ -13,6 +13,7 @@ use domain::id::{DeliveryId, PartnerId, WebhookId};
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::prepared::Prepare as _;
 use crate::record::Trace;
 
 /// A delivery to be announced again.
@@ -55,7 +56,7 @@ struct OverdueRow {
 }
 
 /// Stamps and returns up to `limit` deliveries overdue by more than `overdue`, the oldest first. One that was
-/// announced before comes again after `overdue`, then twice that, and so on up to an hour.
+/// announced before comes again after `overdue`, then twice that, and so on up to an hour; it is overdue from then.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -65,19 +66,20 @@ pub async fn sweep(
     limit: i64,
 ) -> Result<Vec<Overdue>, StoreError> {
     let rows: Vec<OverdueRow> = sql_query(
-        "UPDATE deliveries AS d SET announced_at = now(), announcements = d.announcements + 1 \
+        "UPDATE deliveries AS d SET announcements = d.announcements + 1, \
+             announce_again_at = now() - make_interval(secs => $1) \
+                 + least(make_interval(secs => $1 * power(2, least(d.announcements, 20))), interval '1 hour') \
          FROM (SELECT id FROM deliveries \
-               WHERE next_attempt_at < now() - make_interval(secs => $1) \
-                 AND (announced_at IS NULL OR announced_at < now() - least( \
-                        make_interval(secs => $1 * power(2, least(announcements - 1, 20))), interval '1 hour')) \
-               ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS o \
+               WHERE next_attempt_at IS NOT NULL \
+                 AND coalesce(announce_again_at, next_attempt_at) < now() - make_interval(secs => $1) \
+               ORDER BY coalesce(announce_again_at, next_attempt_at) LIMIT $2 FOR UPDATE SKIP LOCKED) AS o \
          WHERE d.id = o.id \
          RETURNING d.id, d.webhook_id, d.partner_id, d.turn, d.next_attempt_at, d.attempts, d.parkings, d.announcements, \
              d.traceparent, d.tracestate",
     )
     .bind::<Double, _>(overdue.as_secs_f64())
     .bind::<BigInt, _>(limit)
-    .load(connection)
+    .prepared().load(connection)
     .await?;
     Ok(rows
         .into_iter()
@@ -104,7 +106,8 @@ struct OldestRow {
     oldest: Option<DateTime<Utc>>,
 }
 
-/// The time at which the most overdue delivery should have been tried; `None` when nothing is overdue.
+/// The time at which the most overdue delivery should have been tried; `None` when nothing is overdue. It looks at all
+/// that wait: 400,000 take 0.1 s.
 ///
 /// # Errors
 /// When Postgres fails.

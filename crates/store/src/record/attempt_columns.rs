@@ -5,22 +5,61 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use domain::attempt::Attempt;
 
-/// Attempts turned into one array a column, as `unnest` takes them. An attempt that has not ended is a row of nulls.
+/// The values of one column as `unnest` takes them. Nulls at the end are left out, since `unnest` fills up what is
+/// shorter than the rest: most columns of most batches are all null, and then cost nothing.
+#[derive(Debug)]
+pub(super) struct Column<T> {
+    values: Vec<Option<T>>,
+    rows: usize,
+}
+
+impl<T> Default for Column<T> {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            rows: 0,
+        }
+    }
+}
+
+impl<T> Column<T> {
+    pub fn push(&mut self, value: Option<T>) {
+        if value.is_some() {
+            self.values.resize_with(self.rows, || None);
+            self.values.push(value);
+        }
+        self.rows += 1;
+    }
+
+    pub fn into_values(self) -> Vec<Option<T>> {
+        self.values
+    }
+}
+
+impl<T> FromIterator<Option<T>> for Column<T> {
+    fn from_iter<I: IntoIterator<Item = Option<T>>>(values: I) -> Self {
+        let mut column = Self::default();
+        values.into_iter().for_each(|value| column.push(value));
+        column
+    }
+}
+
+/// Attempts turned into one array a column. An attempt that has not ended is a row of nulls.
 #[derive(Default)]
 pub(super) struct AttemptColumns<'a> {
-    pub started_at: Vec<Option<DateTime<Utc>>>,
-    pub sent_version: Vec<Option<i32>>,
-    pub response_code: Vec<Option<i32>>,
-    pub error_kind: Vec<Option<&'static str>>,
-    pub error: Vec<Option<Cow<'a, str>>>,
-    pub response_headers: Vec<Option<&'a [u8]>>,
-    pub response_body: Vec<Option<&'a [u8]>>,
-    pub dns_us: Vec<Option<i64>>,
-    pub connect_us: Vec<Option<i64>>,
-    pub tls_us: Vec<Option<i64>>,
-    pub first_byte_us: Vec<Option<i64>>,
-    pub total_us: Vec<Option<i64>>,
-    pub reused_connection: Vec<Option<bool>>,
+    pub started_at: Column<DateTime<Utc>>,
+    pub sent_version: Column<i32>,
+    pub response_code: Column<i32>,
+    pub error_kind: Column<&'static str>,
+    pub error: Column<Cow<'a, str>>,
+    pub response_headers: Column<&'a [u8]>,
+    pub response_body: Column<&'a [u8]>,
+    pub dns_us: Column<i64>,
+    pub connect_us: Column<i64>,
+    pub tls_us: Column<i64>,
+    pub first_byte_us: Column<i64>,
+    pub total_us: Column<i64>,
+    pub reused_connection: Column<bool>,
 }
 
 impl<'a> AttemptColumns<'a> {
@@ -66,19 +105,19 @@ pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
 macro_rules! bind_attempts {
     ($query:expr, $columns:expr) => {
         $query
-            .bind::<Array<Nullable<Timestamptz>>, _>($columns.started_at)
-            .bind::<Array<Nullable<Integer>>, _>($columns.sent_version)
-            .bind::<Array<Nullable<Integer>>, _>($columns.response_code)
-            .bind::<Array<Nullable<Text>>, _>($columns.error_kind)
-            .bind::<Array<Nullable<Text>>, _>($columns.error)
-            .bind::<Array<Nullable<Binary>>, _>($columns.response_headers)
-            .bind::<Array<Nullable<Binary>>, _>($columns.response_body)
-            .bind::<Array<Nullable<BigInt>>, _>($columns.dns_us)
-            .bind::<Array<Nullable<BigInt>>, _>($columns.connect_us)
-            .bind::<Array<Nullable<BigInt>>, _>($columns.tls_us)
-            .bind::<Array<Nullable<BigInt>>, _>($columns.first_byte_us)
-            .bind::<Array<Nullable<BigInt>>, _>($columns.total_us)
-            .bind::<Array<Nullable<Bool>>, _>($columns.reused_connection)
+            .bind::<Array<Nullable<Timestamptz>>, _>($columns.started_at.into_values())
+            .bind::<Array<Nullable<Integer>>, _>($columns.sent_version.into_values())
+            .bind::<Array<Nullable<Integer>>, _>($columns.response_code.into_values())
+            .bind::<Array<Nullable<Text>>, _>($columns.error_kind.into_values())
+            .bind::<Array<Nullable<Text>>, _>($columns.error.into_values())
+            .bind::<Array<Nullable<Binary>>, _>($columns.response_headers.into_values())
+            .bind::<Array<Nullable<Binary>>, _>($columns.response_body.into_values())
+            .bind::<Array<Nullable<BigInt>>, _>($columns.dns_us.into_values())
+            .bind::<Array<Nullable<BigInt>>, _>($columns.connect_us.into_values())
+            .bind::<Array<Nullable<BigInt>>, _>($columns.tls_us.into_values())
+            .bind::<Array<Nullable<BigInt>>, _>($columns.first_byte_us.into_values())
+            .bind::<Array<Nullable<BigInt>>, _>($columns.total_us.into_values())
+            .bind::<Array<Nullable<Bool>>, _>($columns.reused_connection.into_values())
     };
 }
 pub(super) use bind_attempts;

@@ -9,12 +9,13 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use super::EndedAttempt;
 use super::attempt_columns::{AttemptColumns, attempt_columns, bind_attempts};
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
+use crate::prepared::Prepare as _;
 use crate::{StoreError, partition};
 
 /// Changes only deliveries that are in flight under the turn given. One that would be tried again after it has
 /// expired is exhausted instead.
 pub(super) async fn update(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     ended: &[EndedAttempt],
 ) -> Result<Vec<ScheduledRow>, StoreError> {
     if ended.is_empty() {
@@ -34,7 +35,7 @@ pub(super) async fn update(
              next_attempt_at = CASE WHEN NOT e.expired THEN now() + make_interval(secs => i.wait_s) END, \
              finished_at = CASE WHEN e.expired OR i.wait_s IS NULL THEN now() END, \
              expires_at = d.expires_at + make_interval(secs => i.extension_s), \
-             turn = d.turn + 1, attempts = i.number, announced_at = NULL, announcements = 0, park_reason = NULL, \
+             turn = d.turn + 1, attempts = i.number, announce_again_at = NULL, announcements = 0, park_reason = NULL, \
              started_at = i.started_at, sent_version = i.sent_version, response_code = i.response_code, \
              error_kind = i.error_kind, error = i.error, response_headers = i.response_headers, \
              response_body = i.response_body, dns_us = i.dns_us, connect_us = i.connect_us, tls_us = i.tls_us, \
@@ -64,6 +65,7 @@ pub(super) async fn update(
     Ok(bind_attempts!(query, attempts)
         .bind::<SqlUuid, _>(first)
         .bind::<SqlUuid, _>(last)
-        .load(connection)
+        .prepared()
+        .load(&mut connection)
         .await?)
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::attempt_columns::without_nul;
 use super::{Marking, RecordedEvent};
 use crate::StoreError;
+use crate::prepared::Prepare as _;
 
 #[derive(QueryableByName)]
 struct KeyRow {
@@ -28,34 +29,17 @@ struct RecordedRow {
     content_hash: Vec<u8>,
 }
 
-pub(super) struct Markings {
-    new: HashSet<EventKey>,
-    all: HashMap<EventKey, Marking>,
-}
-
-impl Markings {
-    /// Whether this very batch marked the event, so that its rows are this batch's to write.
-    pub fn is_new(&self, key: EventKey) -> bool {
-        self.new.contains(&key)
-    }
-
-    pub fn into_all(self) -> HashMap<EventKey, Marking> {
-        self.all
-    }
-}
-
-/// Marks the unrecorded claims that still hold the batch's keys; a claim that a crash of Postgres lost is made again.
-pub(super) async fn mark(
-    connection: &mut AsyncPgConnection,
+/// What became of each event of a batch, looked at one after the other.
+pub(super) async fn markings(
+    connection: &AsyncPgConnection,
     events: &[RecordedEvent],
-) -> Result<Markings, StoreError> {
-    let mut ordered: Vec<&RecordedEvent> = events.iter().collect();
-    ordered.sort_unstable_by(|a, b| (a.partner_id, &a.event_id).cmp(&(b.partner_id, &b.event_id)));
-    let new = mark_held(connection, &ordered).await?;
-    ordered.retain(|event| !new.contains(&event.key));
-    let recorded = find_recorded(connection, &ordered).await?;
-    let mut all: HashMap<_, _> = new.iter().map(|&key| (key, Marking::Recorded)).collect();
-    all.extend(ordered.iter().map(|event| {
+) -> Result<(HashSet<EventKey>, HashMap<EventKey, Marking>), StoreError> {
+    let marked = mark(connection, events).await?;
+    let others = events.iter().filter(|event| !marked.contains(&event.key));
+    let others: Vec<_> = others.collect();
+    let recorded = find_recorded(connection, &others).await?;
+    let mut markings: HashMap<_, _> = marked.iter().map(|&k| (k, Marking::Recorded)).collect();
+    markings.extend(others.iter().map(|event| {
         let id = (event.partner_id.0, event.event_id.as_str().to_owned());
         let marking = match recorded.get(&id) {
             Some(hash) if *hash == event.content_hash => Marking::Recorded,
@@ -64,16 +48,20 @@ pub(super) async fn mark(
         };
         (event.key, marking)
     }));
-    Ok(Markings { new, all })
+    Ok((marked, markings))
 }
 
-async fn mark_held(
-    connection: &mut AsyncPgConnection,
-    events: &[&RecordedEvent],
+/// Marks the unrecorded claims that still hold the batch's keys, and returns those keys: their rows are this batch's
+/// to write. A claim that a crash of Postgres lost is made again.
+pub(super) async fn mark(
+    mut connection: &AsyncPgConnection,
+    events: &[RecordedEvent],
 ) -> Result<HashSet<EventKey>, StoreError> {
     if events.is_empty() {
         return Ok(HashSet::new());
     }
+    let mut events: Vec<&RecordedEvent> = events.iter().collect();
+    events.sort_unstable_by(|a, b| (a.partner_id, &a.event_id).cmp(&(b.partner_id, &b.event_id)));
     let rows: Vec<KeyRow> = sql_query(
         "INSERT INTO claims (partner_id, event_id, event_key, content_hash, recorded_at) \
          SELECT i.partner_id, i.event_id, i.event_key, i.content_hash, now() \
@@ -82,30 +70,22 @@ async fn mark_held(
              WHERE claims.event_key = excluded.event_key AND claims.recorded_at IS NULL \
          RETURNING event_key",
     )
-    .bind::<Array<BigInt>, _>(events.iter().map(|e| e.partner_id.0).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(
-        events
-            .iter()
-            .map(|e| e.event_id.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind::<Array<SqlUuid>, _>(events.iter().map(|e| e.key.0).collect::<Vec<_>>())
-    .bind::<Array<Binary>, _>(
-        events
-            .iter()
-            .map(|e| e.content_hash.as_slice())
-            .collect::<Vec<_>>(),
-    )
-    .load(connection)
+    .bind::<Array<BigInt>, _>(column(&events, |e| e.partner_id.0))
+    .bind::<Array<Text>, _>(column(&events, |e| e.event_id.as_str()))
+    .bind::<Array<SqlUuid>, _>(column(&events, |e| e.key.0))
+    .bind::<Array<Binary>, _>(column(&events, |e| e.content_hash.as_slice()))
+    .prepared()
+    .load(&mut connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| EventKey(row.event_key))
-        .collect())
+    Ok(rows.iter().map(|row| EventKey(row.event_key)).collect())
+}
+
+fn column<'a, T>(events: &[&'a RecordedEvent], value: impl Fn(&'a RecordedEvent) -> T) -> Vec<T> {
+    events.iter().copied().map(value).collect()
 }
 
 async fn find_recorded(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     events: &[&RecordedEvent],
 ) -> Result<HashMap<(i64, String), Vec<u8>>, StoreError> {
     if events.is_empty() {
@@ -116,9 +96,10 @@ async fn find_recorded(
            ON c.partner_id = i.partner_id AND c.event_id = i.event_id \
          WHERE c.recorded_at IS NOT NULL",
     )
-    .bind::<Array<BigInt>, _>(events.iter().map(|e| e.partner_id.0).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(events.iter().map(|e| e.event_id.as_str()).collect::<Vec<_>>())
-    .load(connection)
+    .bind::<Array<BigInt>, _>(column(events, |e| e.partner_id.0))
+    .bind::<Array<Text>, _>(column(events, |e| e.event_id.as_str()))
+    .prepared()
+    .load(&mut connection)
     .await?;
     Ok(rows
         .into_iter()
@@ -127,7 +108,7 @@ async fn find_recorded(
 }
 
 pub(super) async fn insert(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     events: &[&RecordedEvent],
 ) -> Result<(), StoreError> {
     if events.is_empty() {
@@ -137,34 +118,15 @@ pub(super) async fn insert(
         "INSERT INTO events (key, partner_id, event_id, event_type, occurred_at, body, app_id) \
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind::<Array<SqlUuid>, _>(events.iter().map(|e| e.key.0).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(events.iter().map(|e| e.partner_id.0).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(
-        events
-            .iter()
-            .map(|e| e.event_id.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind::<Array<Text>, _>(
-        events
-            .iter()
-            .map(|e| e.event_type.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind::<Array<Timestamptz>, _>(events.iter().map(|e| e.occurred_at).collect::<Vec<_>>())
-    .bind::<Array<Binary>, _>(
-        events
-            .iter()
-            .map(|e| e.body.as_ref())
-            .collect::<Vec<&[u8]>>(),
-    )
-    .bind::<Array<Nullable<Text>>, _>(
-        events
-            .iter()
-            .map(|e| e.app_id.as_deref().map(without_nul))
-            .collect::<Vec<_>>(),
-    )
-    .execute(connection)
+    .bind::<Array<SqlUuid>, _>(column(events, |e| e.key.0))
+    .bind::<Array<BigInt>, _>(column(events, |e| e.partner_id.0))
+    .bind::<Array<Text>, _>(column(events, |e| e.event_id.as_str()))
+    .bind::<Array<Text>, _>(column(events, |e| e.event_type.as_str()))
+    .bind::<Array<Timestamptz>, _>(column(events, |e| e.occurred_at))
+    .bind::<Array<Binary>, _>(column(events, |e| e.body.as_ref()))
+    .bind::<Array<Nullable<Text>>, _>(column(events, |e| e.app_id.as_deref().map(without_nul)))
+    .prepared()
+    .execute(&mut connection)
     .await?;
     Ok(())
 }

@@ -6,12 +6,13 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::ParkedDelivery;
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
+use crate::prepared::Prepare as _;
 use crate::{StoreError, partition};
 
 /// Changes only deliveries that still have the turn given. It reads the webhook too: what its partner switched off
 /// is cancelled here, since a delivery that is parked again and again never begins an attempt that would find out.
 pub(super) async fn update(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     parked: &[ParkedDelivery],
 ) -> Result<Vec<ScheduledRow>, StoreError> {
     if parked.is_empty() {
@@ -23,7 +24,7 @@ pub(super) async fn update(
              status = n.status, turn = d.turn + 1, parkings = d.parkings + (i.reason <> 'handed_over')::integer, park_reason = i.reason, \
              next_attempt_at = CASE WHEN n.status = 'pending' THEN now() + make_interval(secs => i.wait_s) END, \
              finished_at = CASE WHEN n.status <> 'pending' THEN now() END, \
-             announced_at = NULL, announcements = 0 \
+             announce_again_at = NULL, announcements = 0 \
          FROM unnest($1, $2, $3, $4) AS i(id, turn, wait_s, reason) \
          JOIN deliveries AS o ON o.id = i.id \
          JOIN webhooks AS w ON w.id = o.webhook_id \
@@ -44,7 +45,7 @@ pub(super) async fn update(
     .bind::<Array<Text>, _>(parked.iter().map(|p| p.reason.as_str()).collect::<Vec<_>>())
     .bind::<SqlUuid, _>(first)
     .bind::<SqlUuid, _>(last)
-    .load(connection)
+    .prepared().load(&mut connection)
     .await?;
     Ok(rows)
 }
