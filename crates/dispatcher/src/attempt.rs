@@ -87,8 +87,8 @@ pub struct Progress {
 }
 
 impl Attempts {
-    /// Waits for a slot, and before that until what is sent can be recorded. The error tells how long to put the delivery off instead: for its own sake, or because its
-    /// message goes back to where it came from.
+    /// Waits for a slot, and before that until what is sent can be recorded. The error tells how long to put the delivery
+    /// off instead: for its own sake, or because its message goes back to where it came from.
     pub async fn admit(
         &self,
         lane: Lane,
@@ -96,11 +96,16 @@ impl Attempts {
         progress: Progress,
         link: &Link,
     ) -> Result<Permit, PutOff> {
+        if self.draining.is_cancelled() {
+            return Err(self.hand_over());
+        }
         let admission = async {
             self.blockage.over().await;
             tokio::time::timeout(self.wait_max, self.gate.admit(lane, target)).await
         };
         let admission = tokio::select! {
+            // Nearly always there is a slot at once, and nobody has to be told to listen for the others.
+            biased;
             admission = admission => admission,
             () = self.draining.cancelled() => return Err(self.hand_over()),
             () = link.lost() => return Err(self.hand_over()),

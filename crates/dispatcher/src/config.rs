@@ -74,16 +74,16 @@ pub struct Section {
 impl Default for Section {
     fn default() -> Self {
         Self {
-            prefetch: 128,
+            prefetch: 512,
             due_prefetch: 256,
             interactive_prefetch: 32,
-            memory_budget_mib: 1024,
+            memory_budget_mib: 3072,
             hold_ms: 250,
             lease_margin_ms: 5_000,
             slot_wait_max_s: 1200,
             drain_margin_ms: 5_000,
             record_batch: 500,
-            record_writers: 2,
+            record_writers: 1,
             cached_subscriptions_max: 1_000_000,
             deliver: deliver::Config::default(),
             isolation: isolation::Config::default(),

@@ -84,7 +84,7 @@ impl Default for Config {
             connect_timeout_ms: 3_000,
             timeout_ms: 10_000,
             pool_idle_timeout_ms: 15_000,
-            pool_idle_per_host: 32,
+            pool_idle_per_host: 512,
             pool_connections: 2_048,
             extra_ca_file: None,
         }

@@ -16,6 +16,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::Deserialize;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
@@ -112,6 +113,11 @@ pub fn start(
         .with(spans)
         .with(log_layer(config.log_format))
         .with(filter)
+        .with(
+            provider
+                .is_none()
+                .then(|| filter_fn(|metadata| metadata.is_event())),
+        )
         .try_init()
         .map_err(TelemetryError::AlreadyStarted)?;
     tracing::info!(service, instance, version = VERSION, "starting");

@@ -155,7 +155,7 @@ pub struct Recorded {
     pub applied: HashSet<DeliveryId>,
 }
 
-/// Records a batch.
+/// Records a batch, in a transaction of its own: not within another one.
 ///
 /// # Errors
 /// [`StoreError::Data`] when a row is at fault: the batch is then to be split until that row stands alone. Otherwise

@@ -167,7 +167,11 @@ async fn nothing_is_stamped_while_rabbitmq_is_away() {
     stepping.broker.close().await;
     assert_eq!(stepping.sweep.step().await.unwrap(), Rest::Nothing);
     let sql = stack.database.sql().await;
-    assert_eq!(sql.count("deliveries WHERE announce_again_at IS NULL").await, 1);
+    assert_eq!(
+        sql.count("deliveries WHERE announce_again_at IS NULL")
+            .await,
+        1
+    );
     stepping.end().await;
     stack.finish().await;
 }

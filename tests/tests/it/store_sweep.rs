@@ -16,8 +16,9 @@ fn ids(overdue: &[Overdue]) -> Vec<DeliveryId> {
 
 /// Lets so many seconds pass since the last announcement of every delivery.
 async fn age_announcements(fixture: &Fixture, seconds: u32) {
-    let statement =
-        format!("UPDATE deliveries SET announce_again_at = announce_again_at - interval '{seconds} s'");
+    let statement = format!(
+        "UPDATE deliveries SET announce_again_at = announce_again_at - interval '{seconds} s'"
+    );
     fixture.sql.execute(&statement).await;
 }
 

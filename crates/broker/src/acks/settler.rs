@@ -78,6 +78,7 @@ impl Settler {
         let work = async {
             let mut buffer = Vec::new();
             while commands.recv_many(&mut buffer, BATCH_MAX).await > 0 {
+                gather(&mut commands, &mut buffer).await;
                 if let Err(error) = self.step(&mut buffer).await {
                     link.declare_lost(error.line());
                     return;
@@ -223,6 +224,23 @@ impl Settler {
 
     fn round_tag(&self) -> String {
         format!("{}.{}", self.tag, self.round)
+    }
+}
+
+/// Lets those run who are about to settle as well: a batch of rows that is committed wakes hundreds of them, and for the
+/// broker each acknowledgement is a command by itself. Where nobody else is ready to run, it is over at once.
+async fn gather(commands: &mut mpsc::UnboundedReceiver<Command>, buffer: &mut Vec<Command>) {
+    while buffer.len() < BATCH_MAX {
+        tokio::task::yield_now().await;
+        let before = buffer.len();
+        while buffer.len() < BATCH_MAX
+            && let Ok(command) = commands.try_recv()
+        {
+            buffer.push(command);
+        }
+        if buffer.len() == before {
+            return;
+        }
     }
 }
 
