@@ -1,7 +1,7 @@
 # The front door: `make` lists what there is. The work is done by deploy/local/*.sh.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs demo test fmt lint doc clean-run
+.PHONY: help up down status logs demo bench chaos test fmt lint doc clean-run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +21,12 @@ logs: ## follow the logs of the stack under .run/up
 
 demo: ## events of each type on their way to a webhook, signed and verified, one retried; leaves nothing running
 	@deploy/local/demo.sh
+
+bench: ## how fast, how fair and whether anything is lost, beside what the machine can do; ARGS="--short", "--only flood-1"
+	@deploy/local/bench.sh $(ARGS)
+
+chaos: ## kill, stop and starve every part under load, and count what is lost; ARGS="--short", "--only kill-dispatcher", "--seed 7"
+	@deploy/local/chaos.sh $(ARGS)
 
 test: ## all tests, on a PostgreSQL and a RabbitMQ of their own; ARGS="..." goes to nextest or cargo test
 	@deploy/local/test.sh $(ARGS)

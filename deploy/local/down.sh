@@ -8,14 +8,16 @@
 HERE=$ROOT/deploy/local
 RUN=$ROOT/.run
 
-# Servers that a killed `make test` left behind have no services beside them.
+# Servers that a killed `make test`, `bench` or `chaos` left behind have no services beside them.
 stop_everything() {
   local stack
   for stack in up demo; do
     "$HERE/stack.sh" stop "$RUN/$stack"
   done
-  "$HERE/postgres.sh" kill "$RUN/test/postgres"
-  "$HERE/rabbitmq.sh" kill "$RUN/test/rabbitmq"
+  for stack in test bench chaos; do
+    "$HERE/postgres.sh" kill "$RUN/$stack/postgres"
+    "$HERE/rabbitmq.sh" kill "$RUN/$stack/rabbitmq"
+  done
 }
 
 case ${1:-} in

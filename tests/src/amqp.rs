@@ -154,6 +154,18 @@ impl Amqp {
     /// # Errors
     /// When the connection or the exchange is gone.
     pub async fn try_publish(&self, message: &Message) -> Result<Confirm, lapin::Error> {
+        self.begin_publish(message).await?.await
+    }
+
+    /// [`Self::try_publish`] for whoever has many on their way: returns when it is sent, and the rest is the confirm.
+    ///
+    /// # Errors
+    /// When the connection or the exchange is gone.
+    pub async fn begin_publish(
+        &self,
+        message: &Message,
+    ) -> Result<impl Future<Output = Result<Confirm, lapin::Error>> + Send + use<>, lapin::Error>
+    {
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -168,10 +180,12 @@ impl Amqp {
                 message.properties(),
             )
             .await?;
-        Ok(match sent.await? {
-            Confirmation::Ack(None) => Confirm::Confirmed,
-            Confirmation::Ack(Some(_)) => Confirm::Returned,
-            Confirmation::Nack(_) | Confirmation::NotRequested => Confirm::Refused,
+        Ok(async {
+            Ok(match sent.await? {
+                Confirmation::Ack(None) => Confirm::Confirmed,
+                Confirmation::Ack(Some(_)) => Confirm::Returned,
+                Confirmation::Nack(_) | Confirmation::NotRequested => Confirm::Refused,
+            })
         })
     }
 

@@ -14,11 +14,14 @@
 )]
 
 pub mod amqp;
+pub mod chaos;
 pub mod client;
 pub mod database;
 pub mod dns;
 mod ending;
 pub mod fail_points;
+pub mod fleet;
+pub mod load;
 pub mod logs;
 pub mod owner;
 pub mod partner;

@@ -2,13 +2,15 @@
 //!
 //! It dies with the test, however that ends. What it writes is kept, and shown when the test fails.
 
-use std::io::{BufRead as _, BufReader, Read};
+mod output;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
+
+use output::Output;
 
 use crate::fail_points::FailPoints;
 use crate::service::{self, Kind};
@@ -24,8 +26,7 @@ pub struct Process {
     child: Child,
     admin: Option<SocketAddr>,
     api: Option<SocketAddr>,
-    output: Arc<Mutex<Vec<String>>>,
-    readers: Vec<JoinHandle<()>>,
+    output: Output,
 }
 
 /// Signals that tests send.
@@ -39,14 +40,18 @@ pub enum Signal {
     Usr1,
 }
 
-/// Where one of our programs is: beside the folder of this test program.
+/// Where one of our programs is: beside this program, or beside the folder of this test program.
 ///
 /// # Panics
 /// When it was not built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
-    let folder = this.parent().and_then(|deps| deps.parent()).unwrap();
+    let beside = this.parent().unwrap();
+    let folder = match beside.file_name() {
+        Some(deps) if deps == "deps" => beside.parent().unwrap(),
+        _ => beside,
+    };
     let program = folder.join(name);
     assert!(
         program.is_file(),
@@ -54,6 +59,14 @@ pub fn program(name: &str) -> PathBuf {
         program.display()
     );
     program
+}
+
+/// A service's program: of the folder that `TEST_PROGRAMS` names, so that another build can be measured, or beside ours.
+fn service_program(name: &str) -> PathBuf {
+    match std::env::var_os("TEST_PROGRAMS") {
+        Some(folder) => Path::new(&folder).join(name),
+        None => program(name),
+    }
 }
 
 impl Process {
@@ -67,6 +80,20 @@ impl Process {
     /// # Panics
     /// When there are fail points and the program was built without them.
     pub async fn service_with(kind: Kind, settings: &Settings, fail_points: &FailPoints) -> Self {
+        Self::service_that_writes(kind, settings, fail_points, None).await
+    }
+
+    /// [`Self::service`] that writes to the end of a file, for a process that lives long and says much.
+    pub async fn service_logged(kind: Kind, settings: &Settings, log: &Path) -> Self {
+        Self::service_that_writes(kind, settings, &FailPoints::default(), Some(log)).await
+    }
+
+    async fn service_that_writes(
+        kind: Kind,
+        settings: &Settings,
+        fail_points: &FailPoints,
+        log: Option<&Path>,
+    ) -> Self {
         for _ in 0..TRIES {
             let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
             let mut settings = settings.with("admin.address", &admin.to_string());
@@ -75,10 +102,11 @@ impl Process {
             if let Some(api) = api {
                 settings.set("api.address", &api.to_string());
             }
-            let mut command = Command::new(program(kind.name()));
-            command.envs(settings.variables());
+            let mut command = Command::new(service_program(kind.name()));
+            command.envs(settings.variables()).env("NO_COLOR", "1");
             command.envs(fail_points.variable());
-            let mut process = Self::spawn(kind.name(), command);
+            let output = log.map_or_else(Output::kept, Output::file);
+            let mut process = Self::spawn_with(kind.name(), &command, output);
             process.admin = Some(admin);
             process.api = api;
             if !process.lost_its_port(admin).await {
@@ -105,25 +133,23 @@ impl Process {
     /// Starts any program, without our environment but `PATH`.
     #[must_use]
     pub fn spawn(name: &str, command: Command) -> Self {
-        let mut command = dying_with_us(&command);
-        let mut child = command
+        Self::spawn_with(name, &command, Output::kept())
+    }
+
+    fn spawn_with(name: &str, command: &Command, mut output: Output) -> Self {
+        let mut child = dying_with_us(command)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output.target())
+            .stderr(output.target())
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        let output = Arc::new(Mutex::new(Vec::new()));
-        let readers = vec![
-            keep(child.stdout.take().expect("piped"), &output),
-            keep(child.stderr.take().expect("piped"), &output),
-        ];
+        output.read(&mut child);
         Self {
             name: name.to_owned(),
             child,
             admin: None,
             api: None,
             output,
-            readers,
         }
     }
 
@@ -190,16 +216,14 @@ impl Process {
         let what = format!("{} has ended", self.name);
         let child = &mut self.child;
         let status = wait::within(EXIT_DEADLINE, &what, async || child.try_wait().unwrap()).await;
-        for reader in self.readers.drain(..) {
-            let _read = reader.join();
-        }
+        self.output.end();
         status
     }
 
     /// Everything that it has written so far, stdout and stderr.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output.lock().unwrap().join("\n")
+        self.output.text()
     }
 
     /// Waits until it has written a text.
@@ -212,9 +236,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        for reader in self.readers.drain(..) {
-            let _read = reader.join();
-        }
+        self.output.end();
         if thread::panicking() {
             eprintln!("--- {} wrote:\n{}\n---", self.name, self.output());
         }
@@ -242,13 +264,4 @@ fn dying_with_us(command: &Command) -> Command {
         wrapped.current_dir(folder);
     }
     wrapped
-}
-
-fn keep(from: impl Read + Send + 'static, output: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
-    let output = output.clone();
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            output.lock().unwrap().push(line);
-        }
-    })
 }

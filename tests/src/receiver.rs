@@ -37,7 +37,11 @@ pub struct Receiver {
 struct State {
     script: Mutex<Script>,
     requests: watch::Sender<Vec<Request>>,
+    judge: Option<Judge>,
 }
+
+/// Sees every request and says how it is answered.
+pub type Judge = Box<dyn Fn(&Request) -> Answer + Send + Sync>;
 
 /// What is answered. A path that has nothing of its own gets what all paths get.
 #[derive(Default)]
@@ -57,9 +61,22 @@ impl Receiver {
     /// # Panics
     /// When somebody else listens there.
     pub async fn start_at(address: SocketAddr) -> Self {
+        Self::start_with(address, State::default()).await
+    }
+
+    /// Listens on a free port, and leaves everything to the judge: no request is kept, so that it can go on for long.
+    pub async fn judged_by(judge: Judge) -> Self {
+        let state = State {
+            judge: Some(judge),
+            ..State::default()
+        };
+        Self::start_with(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), state).await
+    }
+
+    async fn start_with(address: SocketAddr, state: State) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(state);
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, state.clone()));
         Self {
@@ -186,6 +203,9 @@ fn at(path: &str, requests: &[Request]) -> Vec<Request> {
 impl State {
     /// Writes a request down and says how it is answered.
     fn take(&self, request: Request) -> Answer {
+        if let Some(judge) = &self.judge {
+            return judge(&request);
+        }
         let path = request.path.clone();
         self.requests.send_modify(|requests| requests.push(request));
         let mut script = self.script.lock().unwrap();

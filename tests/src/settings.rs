@@ -45,6 +45,32 @@ impl Settings {
         settings
     }
 
+    /// The defaults, as a deployment has them; only receivers on this machine are permitted beside.
+    #[must_use]
+    pub fn defaults(postgres_url: &str, rabbitmq_url: &str) -> Self {
+        let mut settings = Self::default();
+        for (key, value) in [
+            ("postgres.url", postgres_url),
+            ("rabbitmq.url", rabbitmq_url),
+            ("secrets.keys.test", SECRET_KEY),
+            ("secrets.active_key", "test"),
+            ("network.allow_http", "true"),
+            ("network.allowed_networks", "127.0.0.0/8,::1/128"),
+            ("telemetry.log_format", "human"),
+        ] {
+            settings.set(key, value);
+        }
+        settings
+    }
+
+    /// Takes over whatever the environment sets (`VELLOCITY__SECTION__KEY`), for trials.
+    #[must_use]
+    pub fn with_environment(mut self) -> Self {
+        let ours = std::env::vars().filter(|(name, _)| name.starts_with("VELLOCITY__"));
+        self.0.extend(ours);
+        self
+    }
+
     /// Sets `section.key`, or `section.part.key`.
     pub fn set(&mut self, key: &str, value: &str) {
         self.0.insert(variable(key), value.to_owned());
@@ -114,5 +140,12 @@ mod tests {
         settings.management_api().validate().unwrap();
         let _others = (settings.dispatcher(), settings.retry());
         let _keyring = settings.keyring();
+    }
+
+    #[test]
+    fn the_defaults_fit_all_services() {
+        let settings = Settings::defaults("postgres://a@b/c", "amqp://a:b@c/d");
+        settings.management_api().validate().unwrap();
+        let _others = (settings.dispatcher(), settings.retry());
     }
 }

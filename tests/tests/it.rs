@@ -79,6 +79,7 @@ mod it {
     mod hookctl_partners;
     mod hookctl_publish;
     mod journey;
+    mod load;
     mod network;
     mod outage;
     mod rejection;

@@ -11,19 +11,25 @@ pub struct Sql {
 }
 
 impl Sql {
+    /// # Panics
+    /// When PostgreSQL does not let us in.
     pub async fn connect(url: &str) -> Self {
-        let (client, connection) = tokio_postgres::connect(url, NoTls)
-            .await
-            .expect("PostgreSQL answers");
+        Self::try_connect(url).await.expect("PostgreSQL answers")
+    }
+
+    /// # Errors
+    /// When PostgreSQL does not let us in.
+    pub async fn try_connect(url: &str) -> Result<Self, Error> {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async {
             // How it ended is told to whoever asks next.
             let _ended = connection.await;
         });
-        Self {
+        Ok(Self {
             client,
             _connection: driver,
-        }
+        })
     }
 
     /// Any number of statements without arguments.

@@ -1,0 +1,154 @@
+//! What bad webhooks of another partner, on the same host, cost the healthy ones.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tests::load::{Behaviour, Clock, LoadReceiver};
+
+use super::{Context, RECORDED_WITHIN, pairs};
+use crate::figures::Latency;
+use crate::ours::Ours;
+use crate::report::{Findings, Goal};
+use crate::run::{Load, Outcome, PADDING_BYTES, until_accepted};
+use crate::subscribers::Subscriber;
+
+/// Partners with a healthy webhook each: partners from 1, webhooks from 0.
+const HEALTHY: u32 = 20;
+const PER_SECOND: u32 = 200;
+/// The first of the neighbours.
+const NEIGHBOUR: i64 = 1_000;
+/// Numbers of the neighbours' events begin here.
+const NEIGHBOUR_EVENTS: u32 = 1_000_000_000;
+
+/// Who else is there: so many partners, whose webhooks behave like this, dealt out to them in turn.
+struct Neighbours {
+    partners: i64,
+    behaviours: Vec<Behaviour>,
+}
+
+/// A partner's three webhooks: one never answers, one takes 8 s, one answers 500.
+pub async fn three(context: &Context) -> Findings {
+    let neighbours = Neighbours {
+        partners: 1,
+        behaviours: vec![
+            Behaviour::Never,
+            Behaviour::Slow(Duration::from_secs(8)),
+            Behaviour::Status(500),
+        ],
+    };
+    beside(context, "three bad webhooks", neighbours).await
+}
+
+/// 200 dead webhooks of 50 partners.
+pub async fn two_hundred(context: &Context) -> Findings {
+    let neighbours = Neighbours {
+        partners: 50,
+        behaviours: vec![Behaviour::Never; 200],
+    };
+    beside(context, "200 dead webhooks", neighbours).await
+}
+
+/// Runs with the neighbours as they are, and with all of them healthy.
+async fn beside(context: &Context, what: &str, bad: Neighbours) -> Findings {
+    let healthy = Neighbours {
+        partners: bad.partners,
+        behaviours: vec![Behaviour::Ok; bad.behaviours.len()],
+    };
+    let mut findings = Findings::default();
+    let with_bad = async || run(context, &bad).await;
+    let with_healthy = async || run(context, &healthy).await;
+    let pairs = pairs::run(
+        context,
+        &mut findings,
+        (what, with_bad),
+        ("all healthy", with_healthy),
+    )
+    .await;
+    let line = |share: &str, goal, figure: fn(&Outcome) -> f64| {
+        let what = format!("{PER_SECOND}/s beside {what}, {share}");
+        pairs.line(&what, "ms", goal, figure)
+    };
+    findings.lines.extend([
+        line("p50", None, |outcome| outcome.latency.p50_ms),
+        line("p99", Some(Goal::AtMost(2.0)), |outcome| {
+            outcome.latency.p99_ms
+        }),
+    ]);
+    findings
+}
+
+async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
+    let receiver = LoadReceiver::start(Clock::start());
+    let ours = Ours::start(&subscribers(&receiver, neighbours), 1).await;
+    let (partners, time) = (neighbours.partners, context.steady_time());
+    let mut load = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
+    load.partner = Box::new(|number| 1 + i64::from(number % HEALTHY));
+    let mut noise = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
+    noise.first = NEIGHBOUR_EVENTS;
+    noise.partner = Box::new(move |number| NEIGHBOUR + i64::from(number) % partners);
+    let clock = receiver.clock();
+    let (published, noise) = tokio::join!(load.publish(clock), noise.publish(clock));
+
+    let expected = published.partners.len();
+    let each = neighbours.behaviours.len() / usize::try_from(partners).unwrap();
+    let expected_rows = expected + noise.partners.len() * each;
+    until_accepted(&receiver, expected).await;
+    let rows = ours.until_recorded(expected_rows, RECORDED_WITHIN).await;
+    let delivered = healthy_rows(&ours, expected).await;
+    let arrivals = receiver.take().only(|arrival| arrival.webhook < HEALTHY);
+    let mut outcome = Outcome {
+        tally: arrivals.tally(&published, webhook_of),
+        per_second: arrivals.per_second(),
+        latency: Latency::of(arrivals.latencies_us(&published, |_| true)),
+        memory_mib: ours.memory_mib(),
+        ..Outcome::default()
+    };
+    let tally = outcome.tally;
+    outcome.hold_against("healthy webhooks", &tally);
+    if delivered != expected {
+        let fault = format!("{expected} healthy deliveries, {delivered} recorded as delivered");
+        outcome.faults.push(fault);
+    }
+    let recorded: usize = rows.values().sum();
+    if recorded != expected_rows || rows.contains_key("cancelled") || rows.contains_key("exhausted")
+    {
+        let fault = format!("{expected_rows} deliveries to hand over, the rows say {rows:?}");
+        outcome.faults.push(fault);
+    }
+    outcome.rows = rows;
+    outcome
+}
+
+fn webhook_of(partner: i64) -> Range<u32> {
+    let webhook = u32::try_from(partner - 1).unwrap();
+    webhook..webhook + 1
+}
+
+fn subscribers(receiver: &LoadReceiver, neighbours: &Neighbours) -> Vec<Subscriber> {
+    let healthy = (0..HEALTHY).map(|webhook| Subscriber {
+        partner: 1 + i64::from(webhook),
+        url: receiver.url(Behaviour::Ok, webhook),
+    });
+    let others = (0..).zip(&neighbours.behaviours);
+    let others = others.map(|(place, &behaviour)| Subscriber {
+        partner: NEIGHBOUR + i64::from(place) % neighbours.partners,
+        url: receiver.url(behaviour, HEALTHY + place),
+    });
+    healthy.chain(others).collect()
+}
+
+/// Healthy deliveries that are recorded as delivered, once there are as many as expected or time is over.
+async fn healthy_rows(ours: &Ours, expected: usize) -> usize {
+    let sql = ours.database.sql().await;
+    let query = "SELECT count(*) FROM deliveries WHERE status = 'delivered' AND partner_id < $1";
+    let mut count = 0;
+    for _ in 0..100 {
+        let rows: i64 = sql.value_of(query, &[&NEIGHBOUR]).await;
+        count = usize::try_from(rows).unwrap();
+        if count >= expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    count
+}

@@ -1,0 +1,128 @@
+//! One partner floods while 1,000 others go about their business.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use broker::topology;
+use tests::Amqp;
+use tests::load::{Behaviour, Clock, LoadReceiver, Published, event_id};
+
+use super::{Context, RECORDED_WITHIN, pairs};
+use crate::figures::{Latency, median};
+use crate::ours::{Ours, delivered};
+use crate::report::{Findings, Goal, Line};
+use crate::run::{Load, Outcome, PADDING_BYTES, until_accepted};
+use crate::subscribers::Subscriber;
+
+/// Partners from 1, with one webhook each, from 0.
+const OTHERS: u32 = 1_000;
+const PER_SECOND: u32 = 200;
+/// Its webhook is the next after the others'.
+const FLOODING: i64 = OTHERS as i64 + 1;
+const FLOOD: u32 = 100_000;
+/// Numbers of its events begin here.
+const FLOOD_EVENTS: u32 = 1_000_000_000;
+/// Numbers of the events that only show who shares a queue.
+const PROBES: u32 = 2_000_000_000;
+/// Of the default configuration.
+const SHARDS: u16 = 8;
+
+/// Figures are of the partners whose events stand in other lines than the flood.
+pub async fn flood(context: &Context) -> Findings {
+    let mut findings = Findings::default();
+    let flooded = async || run(context, FLOOD).await;
+    let quiet = async || run(context, 0).await;
+    let names = ("flooded", "quiet");
+    let pairs = pairs::run(context, &mut findings, (names.0, flooded), (names.1, quiet)).await;
+    let what = format!("{PER_SECOND}/s of others beside a flood of {FLOOD}");
+    let goal = Some(Goal::AtMost(3.0));
+    let p50 = format!("{what}, p50");
+    let p90 = median(&pairs.ours(|outcome| outcome.latency.p90_ms));
+    findings.lines.extend([
+        pairs.line(&p50, "ms", goal, |outcome| outcome.latency.p50_ms),
+        Line::alone("the same, p90", "ms", p90).with_goal(Goal::AtMost(50.0)),
+    ]);
+    findings
+}
+
+async fn run(context: &Context, flood: u32) -> Outcome {
+    let receiver = LoadReceiver::start(Clock::start());
+    // The queues are there once a dispatcher has declared them; who stands where is asked while none consumes.
+    let mut ours = Ours::start(&subscribers(&receiver), 1).await;
+    ours.end_dispatcher().await;
+    let in_the_same_line = neighbours_in_line(&ours, receiver.clock()).await;
+    ours.add_dispatcher().await;
+
+    let time = context.steady_time();
+    let mut load = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
+    load.partner = Box::new(|number| 1 + i64::from(number % OTHERS));
+    let mut noise = Load::flood(ours.target(PADDING_BYTES), Duration::from_secs(600));
+    (noise.first, noise.count_max) = (FLOOD_EVENTS, flood);
+    noise.partner = Box::new(|_| FLOODING);
+    let clock = receiver.clock();
+    let (others, noise) = tokio::join!(load.publish(clock), noise.publish(clock));
+    let expected = others.partners.len() + noise.partners.len();
+    until_accepted(&receiver, expected).await;
+    let rows = ours.until_delivered(expected, RECORDED_WITHIN).await;
+
+    let arrivals = receiver.take();
+    let of_others = arrivals.only(|arrival| arrival.event < FLOOD_EVENTS);
+    let of_flood = arrivals.only(|arrival| arrival.event >= FLOOD_EVENTS);
+    let in_another_line = |webhook: u32| !in_the_same_line.contains(&webhook);
+    let mut outcome = Outcome {
+        tally: of_others.tally(&others, webhook_of),
+        per_second: arrivals.per_second(),
+        latency: Latency::of(of_others.latencies_us(&others, in_another_line)),
+        memory_mib: ours.memory_mib(),
+        ..Outcome::default()
+    };
+    let tally = outcome.tally;
+    outcome.hold_against("the others", &tally);
+    outcome.hold_against("the flood", &of_flood.tally(&noise, webhook_of));
+    outcome.hold_rows_against(rows, delivered(expected));
+    outcome
+}
+
+fn webhook_of(partner: i64) -> Range<u32> {
+    let webhook = u32::try_from(partner - 1).unwrap();
+    webhook..webhook + 1
+}
+
+fn subscribers(receiver: &LoadReceiver) -> Vec<Subscriber> {
+    let partners = (1..=FLOODING).zip(0..);
+    partners
+        .map(|(partner, webhook)| Subscriber {
+            partner,
+            url: receiver.url(Behaviour::Ok, webhook),
+        })
+        .collect()
+}
+
+/// The webhooks of the partners whose events stand in the flooding partner's line.
+async fn neighbours_in_line(ours: &Ours, clock: Clock) -> HashSet<u32> {
+    let mut probes = Load::flood(ours.target(0), Duration::from_secs(60));
+    (probes.first, probes.count_max) = (PROBES, OTHERS + 1);
+    probes.partner = Box::new(|number| 1 + i64::from(number - PROBES));
+    let probes: Published = probes.publish(clock).await;
+    assert_eq!(probes.partners.last(), Some(&FLOODING));
+    let amqp = Amqp::connect(ours.vhost.url()).await;
+    let mut found = HashSet::new();
+    for queue in topology::event_queues(SHARDS) {
+        let mut line = HashSet::new();
+        while let Some(body) = amqp.take(&queue).await {
+            let text = String::from_utf8(body).unwrap();
+            let is_of = |webhook: &u32| text.contains(&event_id(PROBES + webhook));
+            line.extend((0..=OTHERS).find(is_of));
+        }
+        if line.contains(&OTHERS) {
+            found = line;
+        }
+    }
+    amqp.close().await;
+    assert!(
+        !found.is_empty(),
+        "the flooding partner stands in some line"
+    );
+    found
+}

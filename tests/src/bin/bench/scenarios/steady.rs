@@ -1,0 +1,64 @@
+//! How long an event takes when there is time.
+
+use std::time::Duration;
+
+use tests::load::{Clock, LoadReceiver};
+
+use super::floods::one_partner;
+use super::{Context, pairs};
+use crate::bare::Bare;
+use crate::ours::Ours;
+use crate::report::{Findings, Goal};
+use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
+
+/// Before the events that count: connections are made, caches filled.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// So many events a second to one webhook, from the instant an event is due to its arrival.
+pub async fn steady(context: &Context, per_second: u32, p50: f64, p99: f64) -> Findings {
+    let mut findings = Findings::default();
+    let ours = async || steady_ours(context, per_second).await;
+    let bare = async || steady_bare(context, per_second).await;
+    let names = ("ours", "bare pipeline");
+    let pairs = pairs::run(context, &mut findings, (names.0, ours), (names.1, bare)).await;
+    let what = |share| format!("{per_second} events/s, due to arrival, {share}");
+    let goal = |most| Some(Goal::AtMost(most));
+    let line = pairs.line(&what("p50"), "ms", goal(p50), |o| o.latency.p50_ms);
+    findings.lines.push(line.with_note(pairs.cpu()));
+    let line = pairs.line(&what("p99"), "ms", goal(p99), |o| o.latency.p99_ms);
+    findings.lines.push(line);
+    findings
+}
+
+async fn steady_bare(context: &Context, per_second: u32) -> Outcome {
+    let receiver = LoadReceiver::start(Clock::start());
+    let bare = Bare::start(&receiver, 1).await;
+    let warm = Load::steady(bare.target(PADDING_BYTES), per_second, WARM_UP);
+    let warm = bare.measure(context, warm, &receiver).await;
+    let mut load = Load::steady(
+        bare.target(PADDING_BYTES),
+        per_second,
+        context.steady_time(),
+    );
+    load.first = u32::try_from(warm.tally.events).unwrap();
+    bare.measure(context, load, &receiver).await.after(warm)
+}
+
+async fn steady_ours(context: &Context, per_second: u32) -> Outcome {
+    let receiver = LoadReceiver::start(Clock::start());
+    let ours = Ours::start(&one_partner(&receiver, 1), 1).await;
+    let warm = Load::steady(ours.target(PADDING_BYTES), per_second, WARM_UP);
+    let warm = ours
+        .measure(context, warm, &receiver, first_webhooks(1), 0)
+        .await;
+    let mut load = Load::steady(
+        ours.target(PADDING_BYTES),
+        per_second,
+        context.steady_time(),
+    );
+    load.first = u32::try_from(warm.tally.events).unwrap();
+    let earlier = warm.tally.expected;
+    ours.measure(context, load, &receiver, first_webhooks(1), earlier)
+        .await
+        .after(warm)
+}

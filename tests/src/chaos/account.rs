@@ -1,0 +1,321 @@
+//! Holds what was published, what arrived and what Postgres says against each other: a pure function.
+//!
+//! An event belongs to the fault in whose window it was due; a window begins some time before its fault and ends where
+//! the next one begins, so that what is in flight when a fault strikes belongs to it. A delivery that arrived twice
+//! belongs to the fault that explains it: it was with the receiver and not recorded when the fault struck. What no
+//! fault explains is told apart, and is a defect whatever the numbers.
+
+use std::collections::BTreeMap;
+
+use super::clock::{Ms, span};
+use super::fault::{Fault, Twice};
+use super::ledger::{Got, Ledger, Manner, Sent};
+
+/// An event that took longer than this to arrive at its healthy webhooks was held up by a fault.
+pub const LATE_MS: Ms = 1_000;
+
+/// A fault that struck.
+#[derive(Clone, Debug)]
+pub struct Strike {
+    pub fault: Fault,
+    /// What was struck, for people.
+    pub what: String,
+    pub window: Ms,
+    pub began: Ms,
+    /// By then the kill, or what else it was, was complete.
+    pub struck: Ms,
+    /// The fault itself was over. A kill is over at once: the restart is part of the recovery.
+    pub ended: Ms,
+    /// Nothing waited any more and every service was ready before the deadline.
+    pub recovered: bool,
+    /// Where it is not to be told from the events: how long it took.
+    pub recovery: Option<Ms>,
+}
+
+/// What Postgres says of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub delivered: bool,
+    pub attempts: u16,
+    /// The moment of the transaction that made it final.
+    pub finished: Ms,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    pub times: usize,
+    pub confirmed: usize,
+    pub expected: usize,
+    pub delivered: usize,
+    pub twice: usize,
+    /// Deliveries that were with the receiver and not recorded when the faults struck.
+    pub in_flight: usize,
+    /// For each fault, the time until the last event that it held up had arrived.
+    pub recovery: Vec<Ms>,
+}
+
+impl Line {
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.expected - self.delivered
+    }
+
+    /// The median and the longest recovery.
+    #[must_use]
+    pub fn recovery_ms(&self) -> Option<(Ms, Ms)> {
+        let mut sorted = self.recovery.clone();
+        sorted.sort_unstable();
+        Some((
+            *sorted.get((sorted.len().checked_sub(1)?) / 2)?,
+            *sorted.last()?,
+        ))
+    }
+}
+
+/// How rows and requests agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    pub rows: usize,
+    pub attempts: usize,
+    pub requests: usize,
+    /// Deliveries whose rows count other attempts than the receiver saw requests.
+    pub differing: usize,
+    /// Those of them that no fault explains.
+    pub unexplained: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    pub before: Line,
+    pub lines: BTreeMap<Fault, Line>,
+    /// Arrived twice, and no fault explains it.
+    pub unexplained: usize,
+    pub records: Records,
+    /// What is wrong, in sentences.
+    pub problems: Vec<String>,
+}
+
+impl Account {
+    #[must_use]
+    pub fn total(&self) -> Line {
+        let mut total = Line::default();
+        for line in std::iter::once(&self.before).chain(self.lines.values()) {
+            total.times += line.times;
+            total.confirmed += line.confirmed;
+            total.expected += line.expected;
+            total.delivered += line.delivered;
+            total.twice += line.twice;
+            total.in_flight += line.in_flight;
+            total.recovery.extend(&line.recovery);
+        }
+        total
+    }
+}
+
+/// `rows` has the place of each delivery in the ledger: `HOOKS_MAX` for each event.
+#[must_use]
+pub fn settle(ledger: &Ledger, rows: &[Option<Row>], strikes: &[Strike]) -> Account {
+    let mut account = Account::default();
+    for strike in strikes {
+        account.lines.entry(strike.fault).or_default().times += 1;
+    }
+    let mut late = vec![0; strikes.len()];
+    for number in 0..ledger.sent().len() {
+        settle_event(ledger, rows, strikes, number, &mut account, &mut late);
+    }
+    for (strike, last) in strikes.iter().zip(&late) {
+        let line = account.lines.entry(strike.fault).or_default();
+        let told = last.saturating_sub(strike.ended);
+        line.recovery.push(strike.recovery.unwrap_or(told));
+    }
+    find_problems(ledger, strikes, &mut account);
+    account
+}
+
+fn settle_event(
+    ledger: &Ledger,
+    rows: &[Option<Row>],
+    strikes: &[Strike],
+    number: usize,
+    account: &mut Account,
+    late: &mut [Ms],
+) {
+    let event = ledger.sent()[number];
+    if event.confirmed.is_none() {
+        account
+            .problems
+            .push(format!("event {number} was never confirmed"));
+        return;
+    }
+    let window = strikes
+        .partition_point(|strike| strike.window <= event.due)
+        .checked_sub(1);
+    line_of(account, strikes, window).confirmed += 1;
+    for (hook, (manner, got)) in ledger.deliveries_of(number).enumerate() {
+        let row = rows[number * super::ledger::HOOKS_MAX + hook];
+        let line = line_of(account, strikes, window);
+        line.expected += 1;
+        if got.accepted > 0 {
+            line.delivered += 1;
+        } else {
+            account.problems.push(format!(
+                "event {number} is lost at webhook {hook} of partner {}: {} requests, row {row:?}",
+                event.partner, got.requests
+            ));
+        }
+        let is_late = got.accepted > 0 && got.first_accepted.saturating_sub(event.due) > LATE_MS;
+        if let Some(window) = window.filter(|_| manner == Manner::Healthy && is_late) {
+            late[window] = late[window].max(got.first_accepted);
+        }
+        let delivery = Delivery {
+            event: &event,
+            got,
+            row,
+        };
+        settle_record(strikes, &delivery, account);
+        settle_twice(strikes, &delivery, account);
+    }
+}
+
+fn line_of<'a>(
+    account: &'a mut Account,
+    strikes: &[Strike],
+    window: Option<usize>,
+) -> &'a mut Line {
+    match window {
+        Some(window) => account.lines.entry(strikes[window].fault).or_default(),
+        None => &mut account.before,
+    }
+}
+
+/// All that is known of one delivery.
+struct Delivery<'a> {
+    event: &'a Sent,
+    got: &'a Got,
+    row: Option<Row>,
+}
+
+impl Delivery<'_> {
+    /// Whether it was with its receiver from a moment on and not recorded when a fault struck; or the publisher waited for the
+    /// confirm of its event, and published it again: the broker then had two messages of it, which two dispatchers may
+    /// take at once.
+    fn was_in_flight(&self, since: Ms, strike: &Strike) -> bool {
+        let ends_after = |end: Option<Ms>| end.is_none_or(|end| end >= strike.began);
+        let sent = since <= strike.struck && ends_after(self.row.map(|row| row.finished));
+        let published =
+            self.event.again && self.event.due <= strike.struck && ends_after(self.event.confirmed);
+        self.got.requests > 0 && (sent || published)
+    }
+}
+
+fn settle_twice(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
+    let (got, row) = (delivery.got, delivery.row);
+    if got.accepted == 0 {
+        return;
+    }
+    let held = strikes
+        .iter()
+        .filter(|strike| delivery.was_in_flight(got.first_accepted, strike));
+    for strike in held.clone() {
+        account.lines.entry(strike.fault).or_default().in_flight += 1;
+    }
+    if got.accepted < 2 {
+        return;
+    }
+    let copies = usize::from(got.accepted) - 1;
+    let mut between = held.filter(|strike| strike.began <= got.second_accepted);
+    let excuse = between
+        .clone()
+        .find(|strike| strike.fault.twice() == Twice::InFlight);
+    match excuse.or_else(|| between.next()) {
+        Some(strike) => account.lines.entry(strike.fault).or_default().twice += copies,
+        None => {
+            account.unexplained += copies;
+            let (first, second) = (span(got.first_accepted), span(got.second_accepted));
+            account.problems.push(format!(
+                "a delivery was accepted {} times, at {first:?} and at {second:?}, without a fault between \
+                 that explains it; {:?}, {row:?}",
+                got.accepted, delivery.event
+            ));
+        }
+    }
+}
+
+fn settle_record(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
+    let (got, row) = (delivery.got, delivery.row);
+    account.records.requests += usize::from(got.requests);
+    let Some(row) = row else {
+        if got.requests > 0 {
+            account.problems.push(format!(
+                "a delivery with {} requests has no row",
+                got.requests
+            ));
+        }
+        return;
+    };
+    account.records.rows += 1;
+    account.records.attempts += usize::from(row.attempts);
+    if !row.delivered {
+        let what = format!(
+            "a delivery is final, but not delivered: {row:?}, {} requests",
+            got.requests
+        );
+        account.problems.push(what);
+    } else if got.accepted == 0 {
+        account
+            .problems
+            .push("a row says delivered, and no receiver accepted it".to_owned());
+    }
+    if row.attempts != got.requests {
+        account.records.differing += 1;
+        let explained = strikes.iter().any(|strike| {
+            strike.fault.twice() == Twice::InFlight
+                && delivery.was_in_flight(got.first_request, strike)
+        });
+        if !explained {
+            account.records.unexplained += 1;
+            let at = span(got.first_request);
+            account.problems.push(format!(
+                "a delivery has {} attempts and {} requests, the first at {at:?}, and no fault explains it",
+                row.attempts, got.requests
+            ));
+        }
+    }
+}
+
+fn find_problems(ledger: &Ledger, strikes: &[Strike], account: &mut Account) {
+    if ledger.strays() > 0 {
+        account.problems.push(format!(
+            "{} requests went where they should not",
+            ledger.strays()
+        ));
+    }
+    for strike in strikes.iter().filter(|strike| !strike.recovered) {
+        let at = span(strike.began);
+        account.problems.push(format!(
+            "no recovery in time from {} ({}) at {at:?}",
+            strike.fault, strike.what
+        ));
+    }
+    let lines: Vec<_> = account
+        .lines
+        .iter()
+        .map(|(fault, line)| (*fault, line.clone()))
+        .collect();
+    for (fault, line) in lines {
+        let most = match fault.twice() {
+            Twice::Never => 0,
+            Twice::InFlight => line.in_flight,
+        };
+        if line.twice > most {
+            account.problems.push(format!(
+                "{fault}: {} repetitions, and at most {most} are excused",
+                line.twice
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! What an account makes of strikes, arrivals and rows.
+
+use super::*;
+use crate::chaos::ledger::HOOKS_MAX;
+
+fn strike(fault: Fault, window: Ms, began: Ms) -> Strike {
+    Strike {
+        fault,
+        what: String::new(),
+        window,
+        began,
+        struck: began + 10,
+        ended: began,
+        recovered: true,
+        recovery: None,
+    }
+}
+
+/// One healthy webhook and events that were due and confirmed at these moments.
+fn ledger(due: &[Ms]) -> Ledger {
+    let mut ledger = Ledger::new(vec![vec![Manner::Healthy]]);
+    for due in due {
+        let number = ledger.publish(*due);
+        ledger.confirmed(number, *due + 1);
+    }
+    ledger
+}
+
+fn rows(of: &[(u16, Ms)]) -> Vec<Option<Row>> {
+    let mut rows = vec![None; of.len() * HOOKS_MAX];
+    for (number, (attempts, finished)) in of.iter().enumerate() {
+        rows[number * HOOKS_MAX] = Some(Row {
+            delivered: true,
+            attempts: *attempts,
+            finished: *finished,
+        });
+    }
+    rows
+}
+
+#[test]
+fn an_event_belongs_to_the_window_in_which_it_was_due() {
+    let mut ledger = ledger(&[100, 1_100, 2_100]);
+    for number in 0..3 {
+        ledger.requested(number, 0, 0, true, number * 1_000 + 110);
+    }
+    let strikes = [
+        strike(Fault::KillRetry, 1_000, 1_500),
+        strike(Fault::KillApi, 2_000, 2_500),
+    ];
+    let account = settle(
+        &ledger,
+        &rows(&[(1, 120), (1, 1_120), (1, 2_120)]),
+        &strikes,
+    );
+    assert_eq!(account.before.confirmed, 1);
+    assert_eq!(account.lines[&Fault::KillRetry].confirmed, 1);
+    assert_eq!(account.lines[&Fault::KillApi].delivered, 1);
+    assert_eq!((account.total().times, account.total().expected), (2, 3));
+    assert!(account.problems.is_empty(), "{:?}", account.problems);
+}
+
+#[test]
+fn a_confirmed_event_that_never_arrived_is_lost() {
+    let ledger = ledger(&[1_100]);
+    let strikes = [strike(Fault::KillRabbitmq, 1_000, 1_500)];
+    let account = settle(&ledger, &[None; HOOKS_MAX], &strikes);
+    assert_eq!(account.lines[&Fault::KillRabbitmq].lost(), 1);
+    assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+#[test]
+fn a_repetition_is_explained_by_a_kill_between_acceptance_and_record() {
+    let mut ledger = ledger(&[1_490]);
+    ledger.requested(0, 0, 0, true, 1_495);
+    ledger.requested(0, 0, 0, true, 2_700);
+    let strikes = [strike(Fault::KillDispatcher, 1_000, 1_500)];
+    let account = settle(&ledger, &rows(&[(1, 2_710)]), &strikes);
+    let line = &account.lines[&Fault::KillDispatcher];
+    assert_eq!((line.twice, line.in_flight), (1, 1));
+    assert_eq!(line.recovery, [0]);
+    assert_eq!(
+        (account.records.differing, account.records.unexplained),
+        (1, 0)
+    );
+    assert!(account.problems.is_empty(), "{:?}", account.problems);
+}
+
+#[test]
+fn an_event_that_was_published_again_may_be_taken_by_two_dispatchers_at_once() {
+    for (again, excused) in [(true, 1), (false, 0)] {
+        let mut ledger = Ledger::new(vec![vec![Manner::Healthy]]);
+        let number = ledger.publish(1_490);
+        if again {
+            ledger.published_again(number);
+        }
+        ledger.confirmed(number, 3_000);
+        ledger.requested(number, 0, 0, true, 9_000);
+        ledger.requested(number, 0, 0, true, 9_004);
+        let strikes = [strike(Fault::KillRabbitmq, 1_000, 1_500)];
+        let account = settle(&ledger, &rows(&[(1, 9_010)]), &strikes);
+        let line = &account.lines[&Fault::KillRabbitmq];
+        assert_eq!((line.twice, line.in_flight), (excused, excused));
+        assert_eq!(account.unexplained, 1 - excused);
+        assert_eq!(account.problems.is_empty(), again, "{:?}", account.problems);
+    }
+}
+
+#[test]
+fn an_orderly_end_excuses_no_repetition() {
+    let mut ledger = ledger(&[1_490]);
+    ledger.requested(0, 0, 0, true, 1_495);
+    ledger.requested(0, 0, 0, true, 2_700);
+    let strikes = [strike(Fault::TermDispatcher, 1_000, 1_500)];
+    let account = settle(&ledger, &rows(&[(2, 2_710)]), &strikes);
+    assert_eq!(account.lines[&Fault::TermDispatcher].twice, 1);
+    assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+#[test]
+fn what_was_recorded_before_the_kill_must_not_come_again() {
+    let mut ledger = ledger(&[1_100]);
+    ledger.requested(0, 0, 0, true, 1_110);
+    ledger.requested(0, 0, 0, true, 1_900);
+    let strikes = [strike(Fault::KillDispatcher, 1_000, 1_500)];
+    let account = settle(&ledger, &rows(&[(2, 1_120)]), &strikes);
+    assert_eq!(account.unexplained, 1);
+    assert_eq!(account.lines[&Fault::KillDispatcher].in_flight, 0);
+    assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+#[test]
+fn recovery_ends_with_the_last_event_that_was_late() {
+    let mut ledger = ledger(&[1_490, 1_600, 4_000]);
+    for (number, at) in [(0, 3_000), (1, 3_500), (2, 4_005)] {
+        ledger.requested(number, 0, 0, true, at);
+    }
+    let strikes = [strike(Fault::KillPostgres, 1_000, 1_500)];
+    let account = settle(
+        &ledger,
+        &rows(&[(1, 3_000), (1, 3_500), (1, 4_010)]),
+        &strikes,
+    );
+    assert_eq!(
+        account.lines[&Fault::KillPostgres].recovery_ms(),
+        Some((2_000, 2_000))
+    );
+}
+
+#[test]
+fn attempts_that_no_request_explains_are_a_problem() {
+    let mut ledger = ledger(&[100]);
+    ledger.requested(0, 0, 0, true, 110);
+    let account = settle(&ledger, &rows(&[(2, 120)]), &[]);
+    assert_eq!(account.records.unexplained, 1);
+    assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+#[test]
+fn a_row_that_says_delivered_needs_a_receiver_that_saw_it() {
+    let mut ledger = ledger(&[100]);
+    ledger.requested(0, 0, 0, false, 110);
+    let account = settle(&ledger, &rows(&[(1, 120)]), &[]);
+    let says = |text: &str| {
+        account
+            .problems
+            .iter()
+            .any(|problem| problem.contains(text))
+    };
+    assert!(
+        says("no receiver accepted it") && says("is lost"),
+        "{:?}",
+        account.problems
+    );
+}

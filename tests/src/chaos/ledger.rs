@@ -1,0 +1,214 @@
+//! What was published and what arrived, kept small: a run of half an hour has millions of deliveries.
+//!
+//! The publisher writes events, receivers write requests; whoever strikes asks how long the oldest event waits.
+
+use super::clock::Ms;
+
+/// Most webhooks of a partner.
+pub const HOOKS_MAX: usize = 5;
+
+/// How a webhook's receiver answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// 200 at once.
+    Healthy,
+    /// 500 now and then.
+    Flaky,
+    /// 200 after a while, longer than an event is held for it.
+    Slow,
+}
+
+/// An event, by the number of its publishing.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// When it was due to be published.
+    pub due: Ms,
+    pub confirmed: Option<Ms>,
+    /// Published more than once, since the first confirm never came: the broker may have had two messages of it.
+    pub again: bool,
+    pub partner: u16,
+}
+
+/// The requests of one delivery.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Got {
+    pub requests: u16,
+    /// Those that were, or would have been, answered with a 200.
+    pub accepted: u16,
+    pub first_request: Ms,
+    pub first_accepted: Ms,
+    pub second_accepted: Ms,
+}
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The webhooks of each partner that every event of it matches.
+    shape: Vec<Vec<Manner>>,
+    sent: Vec<Sent>,
+    /// [`HOOKS_MAX`] for each event.
+    got: Vec<Got>,
+    /// Each event before this one has arrived at all its healthy webhooks.
+    oldest: usize,
+    strays: u64,
+}
+
+impl Ledger {
+    #[must_use]
+    pub fn new(shape: Vec<Vec<Manner>>) -> Self {
+        assert!(shape.iter().all(|hooks| hooks.len() <= HOOKS_MAX));
+        Self {
+            shape,
+            ..Self::default()
+        }
+    }
+
+    /// Notes an event that is due; returns its number.
+    pub fn publish(&mut self, due: Ms) -> u32 {
+        let number = self.sent.len();
+        let partner = u16::try_from(number % self.shape.len()).expect("few partners");
+        self.sent.push(Sent {
+            due,
+            confirmed: None,
+            again: false,
+            partner,
+        });
+        self.got.extend([Got::default(); HOOKS_MAX]);
+        u32::try_from(number).expect("a run has fewer events")
+    }
+
+    pub fn confirmed(&mut self, number: u32, at: Ms) {
+        let confirmed = &mut self.sent[number as usize].confirmed;
+        *confirmed = confirmed.or(Some(at));
+    }
+
+    /// Notes that an event will be published once more.
+    pub fn published_again(&mut self, number: u32) {
+        self.sent[number as usize].again = true;
+    }
+
+    /// Notes a request. One that no webhook should get is a stray.
+    pub fn requested(&mut self, number: u32, partner: u16, hook: usize, accepted: bool, at: Ms) {
+        let event = self.sent.get(number as usize);
+        let matches = event.is_some_and(|event| event.partner == partner);
+        if !matches || hook >= self.shape[usize::from(partner)].len() {
+            self.strays += 1;
+            return;
+        }
+        let got = &mut self.got[number as usize * HOOKS_MAX + hook];
+        if got.requests == 0 {
+            got.first_request = at;
+        }
+        got.requests = got.requests.saturating_add(1);
+        if accepted {
+            match got.accepted {
+                0 => got.first_accepted = at,
+                1 => got.second_accepted = at,
+                _ => {}
+            }
+            got.accepted = got.accepted.saturating_add(1);
+        }
+    }
+
+    pub fn stray(&mut self) {
+        self.strays += 1;
+    }
+
+    #[must_use]
+    pub fn strays(&self) -> u64 {
+        self.strays
+    }
+
+    /// For how long the oldest event has waited to arrive at all its healthy webhooks.
+    pub fn oldest_waits(&mut self, now: Ms) -> Ms {
+        while self.oldest < self.sent.len() && self.is_through(self.oldest) {
+            self.oldest += 1;
+        }
+        let oldest = self.sent.get(self.oldest);
+        oldest.map_or(0, |event| now.saturating_sub(event.due))
+    }
+
+    fn is_through(&self, number: usize) -> bool {
+        let mut deliveries = self.deliveries_of(number);
+        deliveries.all(|(manner, got)| manner != Manner::Healthy || got.accepted > 0)
+    }
+
+    #[must_use]
+    pub fn sent(&self) -> &[Sent] {
+        &self.sent
+    }
+
+    /// How many events the broker has confirmed.
+    #[must_use]
+    pub fn confirmed_count(&self) -> usize {
+        self.sent
+            .iter()
+            .filter(|event| event.confirmed.is_some())
+            .count()
+    }
+
+    #[must_use]
+    pub fn fan_out(&self, number: usize) -> usize {
+        self.shape[usize::from(self.sent[number].partner)].len()
+    }
+
+    /// What is expected of an event and what came, by webhook.
+    pub fn deliveries_of(&self, number: usize) -> impl Iterator<Item = (Manner, &Got)> {
+        let manners = &self.shape[usize::from(self.sent[number].partner)];
+        let first = number * HOOKS_MAX;
+        manners
+            .iter()
+            .copied()
+            .zip(&self.got[first..first + HOOKS_MAX])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new(vec![
+            vec![Manner::Healthy, Manner::Flaky],
+            vec![Manner::Healthy],
+        ])
+    }
+
+    #[test]
+    fn the_oldest_event_waits_until_all_its_healthy_webhooks_have_it() {
+        let mut ledger = ledger();
+        let (first, second) = (ledger.publish(100), ledger.publish(200));
+        assert_eq!(ledger.oldest_waits(1_000), 900);
+        ledger.requested(first, 0, 1, true, 300);
+        assert_eq!(ledger.oldest_waits(1_000), 900);
+        ledger.requested(first, 0, 0, true, 300);
+        assert_eq!(ledger.oldest_waits(1_000), 800);
+        ledger.requested(second, 1, 0, true, 300);
+        assert_eq!(ledger.oldest_waits(1_000), 0);
+    }
+
+    #[test]
+    fn a_request_to_a_webhook_that_does_not_match_is_a_stray() {
+        let mut ledger = ledger();
+        let first = ledger.publish(0);
+        ledger.requested(first, 1, 0, true, 1);
+        ledger.requested(first, 0, 2, true, 1);
+        ledger.requested(99, 0, 0, true, 1);
+        assert_eq!(ledger.strays(), 3);
+        assert!(ledger.deliveries_of(0).all(|(_, got)| got.requests == 0));
+    }
+
+    #[test]
+    fn a_delivery_remembers_its_first_and_its_second_acceptance() {
+        let mut ledger = ledger();
+        let first = ledger.publish(0);
+        for (accepted, at) in [(false, 10), (true, 20), (true, 30), (true, 40)] {
+            ledger.requested(first, 0, 1, accepted, at);
+        }
+        let (_, got) = ledger.deliveries_of(0).nth(1).unwrap();
+        assert_eq!((got.requests, got.accepted), (4, 3));
+        assert_eq!(
+            (got.first_request, got.first_accepted, got.second_accepted),
+            (10, 20, 30)
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! Looks at the system from outside: whether it is well, whether everything is done, and what was left behind.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use broker::delay::Bucket;
+use broker::topology::{DUE_QUEUE, FAILED_QUEUE};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::account::LATE_MS;
+use super::clock::Clock;
+use super::ledger::Ledger;
+use crate::Amqp;
+use crate::database::Sql;
+use crate::fleet::Fleet;
+
+/// Recovery that takes longer is none.
+const WELL_WITHIN: Duration = Duration::from_secs(120);
+/// Everything that is open is delivered by then: the longest wait for a retry, the sweep, and some.
+const SETTLED_WITHIN: Duration = Duration::from_secs(180);
+const ASK_EVERY: Duration = Duration::from_millis(100);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) struct Watch {
+    fleet: Arc<Fleet>,
+}
+
+impl Watch {
+    pub(super) fn new(fleet: Arc<Fleet>) -> Self {
+        Self { fleet }
+    }
+
+    /// Until every service is ready and no event has waited for long to arrive; `false` when that takes too long.
+    pub(super) async fn until_recovered(&self, ledger: &Mutex<Ledger>, clock: Clock) -> bool {
+        let started = Instant::now();
+        while started.elapsed() < WELL_WITHIN {
+            let waits = ledger.lock().unwrap().oldest_waits(clock.now());
+            if waits < LATE_MS && self.all_ready().await {
+                return true;
+            }
+            sleep(ASK_EVERY).await;
+        }
+        false
+    }
+
+    async fn all_ready(&self) -> bool {
+        let all = self.fleet.parts().iter().map(|part| async {
+            let ready = timeout(ANSWER_WITHIN, part.is_ready());
+            ready.await.unwrap_or(false)
+        });
+        join_all(all).await.into_iter().all(|ready| ready)
+    }
+
+    /// Until so many events are recorded and no queue of events holds one, so that RabbitMQ has nothing but retries.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub(super) async fn until_recorded(&self, events: usize) -> Result<(), String> {
+        self.until("every event is recorded", async |sql, amqp| {
+            let recorded = format!("claims WHERE recorded_at IS NOT NULL AND {OURS}");
+            let recorded = sql.count(&recorded).await;
+            let queues = broker::topology::event_queues(self.shards());
+            recorded == i64::try_from(events).expect("few") && are_empty(amqp, &queues).await
+        })
+        .await
+    }
+
+    /// Until every delivery is final and no queue holds anything.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub(super) async fn until_settled(&self) -> Result<(), String> {
+        let mut queues = broker::topology::event_queues(self.shards());
+        queues.extend([DUE_QUEUE, FAILED_QUEUE].map(ToOwned::to_owned));
+        queues.extend(Bucket::all().map(Bucket::queue));
+        self.until("every delivery is final", async |sql, amqp| {
+            sql.count(OPEN).await == 0 && are_empty(amqp, &queues).await
+        })
+        .await
+    }
+
+    async fn until(
+        &self,
+        what: &str,
+        mut condition: impl AsyncFnMut(&Sql, &Amqp) -> bool,
+    ) -> Result<(), String> {
+        let sql = self.fleet.database.sql().await;
+        let amqp = Amqp::connect(&self.fleet.amqp_url).await;
+        let started = Instant::now();
+        while !condition(&sql, &amqp).await {
+            if started.elapsed() > SETTLED_WITHIN {
+                let open = sql.count(OPEN).await;
+                return Err(format!(
+                    "not within {SETTLED_WITHIN:?}: {what}; {open} deliveries are open"
+                ));
+            }
+            sleep(ASK_EVERY).await;
+        }
+        amqp.close().await;
+        Ok(())
+    }
+
+    fn shards(&self) -> u16 {
+        self.fleet.settings().dispatcher().rabbitmq.shards
+    }
+
+    /// Deliveries that are not final.
+    pub(super) async fn open_deliveries(&self) -> i64 {
+        self.fleet.database.sql().await.count(OPEN).await
+    }
+
+    /// What nobody will take care of any more.
+    pub(super) async fn leftovers(&self) -> Vec<String> {
+        let sql = self.fleet.database.sql().await;
+        let mut found = Vec::new();
+        for (what, rows) in [
+            ("rejected or dead messages", "dead_letters"),
+            ("changes that were not published", "outbox"),
+            (
+                "claims of events that were never recorded",
+                "claims WHERE recorded_at IS NULL",
+            ),
+        ] {
+            match sql.count(rows).await {
+                0 => {}
+                count => found.push(format!("{count} {what} are left")),
+            }
+        }
+        found
+    }
+
+    /// URLs that two webhooks have: a creation that was sent again with its key made another one.
+    pub(super) async fn made_twice(&self) -> Vec<String> {
+        let sql = self.fleet.database.sql().await;
+        let query = "SELECT url FROM webhooks GROUP BY url HAVING count(*) > 1";
+        let urls: Vec<String> = sql.column(query).await;
+        urls.into_iter()
+            .map(|url| format!("two webhooks were made for {url}"))
+            .collect()
+    }
+}
+
+const OPEN: &str = "deliveries WHERE next_attempt_at IS NOT NULL";
+/// Events that are counted.
+const OURS: &str = "event_id LIKE 'chaos-%'";
+
+async fn are_empty(amqp: &Amqp, queues: &[String]) -> bool {
+    for queue in queues {
+        if amqp.depth(queue).await.ready > 0 {
+            return false;
+        }
+    }
+    true
+}
