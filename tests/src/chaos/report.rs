@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_table_tells_each_fault_and_all_together() {
         let table = report(&[], 300).table();
-        let row = "   2       100       300       300     0      4         7     2.5 / 9.0 s";
+        let row = "     2       100       300       300     0      4         7     2.5 / 9.0 s";
         assert!(
             table.contains(&format!("kill-dispatcher  {row}")),
             "{table}"
