@@ -196,10 +196,10 @@ impl Scene {
     /// Returns how long it took from the fault until the last of them had arrived.
     async fn let_retries_arrive(&self, struck: &Struck) -> Result<u32, String> {
         self.partners.outage.store(false, Ordering::Relaxed);
-        let settled = self.watch.until_settled().await;
+        let arrived = self.watch.until_final().await;
         let took = self.clock.now().saturating_sub(struck.ended);
         self.publisher.resume();
-        settled.map(|()| took)
+        arrived.map(|()| took)
     }
 
     fn tell(&self, number: usize, of: usize, strike: &Strike) {
@@ -215,6 +215,14 @@ impl Scene {
         ));
     }
 
+    /// Until nothing is left to be done.
+    async fn settle(&self) -> Result<(), String> {
+        let events = self.ledger.lock().unwrap().sent().len();
+        self.watch.until_recorded(events).await?;
+        self.watch.until_final().await?;
+        self.watch.until_queues_are_empty().await
+    }
+
     async fn finish(
         self,
         changes: Changes,
@@ -225,7 +233,7 @@ impl Scene {
         (self.options.progress)("no more faults: until everything is delivered");
         self.publisher.pause().await;
         let tally = changes.finish().await;
-        if let Err(problem) = self.watch.until_settled().await {
+        if let Err(problem) = self.settle().await {
             problems.push(problem);
         }
         problems.extend(self.watch.leftovers().await);

@@ -4,7 +4,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::wait;
 
-/// How the statement ends in the simple protocol, and how the server names it in its answer.
+/// How the server names a transaction's end in its answer, however the statement was sent.
 const COMMIT: &[u8] = b"COMMIT\0";
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -34,8 +33,6 @@ enum Phase {
     Open,
     /// The answer to the next COMMIT is kept.
     Armed,
-    /// A COMMIT was sent on.
-    Sent,
     /// The server has answered it, and the client does not know.
     Kept,
     /// The connection of that COMMIT is closed.
@@ -107,33 +104,21 @@ async fn carry(client: TcpStream, state: Arc<State>) {
     let Ok(server) = TcpStream::connect(&state.upstream).await else {
         return;
     };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let chosen = AtomicBool::new(false);
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
     tokio::select! {
-        () = carry_statements(from_client, to_server, &state, &chosen) => {}
-        () = carry_answers(from_server, to_client, &state, &chosen) => {}
+        _ended = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        () = carry_answers(from_server, to_client, &state) => {}
     }
 }
 
-async fn carry_statements(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    state: &State,
-    chosen: &AtomicBool,
-) {
+async fn carry_answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
     let mut seen = Seen::default();
     while let Some(bytes) = read(&mut from).await {
-        if seen.commit_in(&bytes) {
-            // Before the statement is sent on, so that its answer can't be faster.
-            let first = state.phase.send_if_modified(|phase| {
-                let armed = *phase == Phase::Armed;
-                if armed {
-                    *phase = Phase::Sent;
-                }
-                armed
-            });
-            chosen.fetch_or(first, Ordering::SeqCst);
+        if seen.commit_in(&bytes) && state.is_to_be_kept() {
+            let mut phase = state.phase.subscribe();
+            let _proxy_gone = phase.wait_for(|phase| *phase == Phase::Broken).await;
+            return;
         }
         if to.write_all(&bytes).await.is_err() {
             return;
@@ -141,24 +126,16 @@ async fn carry_statements(
     }
 }
 
-async fn carry_answers(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    state: &State,
-    chosen: &AtomicBool,
-) {
-    let mut seen = Seen::default();
-    while let Some(bytes) = read(&mut from).await {
-        if chosen.load(Ordering::SeqCst) {
-            if seen.commit_in(&bytes) {
-                state.phase.send_replace(Phase::Kept);
-                let mut phase = state.phase.subscribe();
-                let _proxy_gone = phase.wait_for(|phase| *phase == Phase::Broken).await;
-                return;
+impl State {
+    /// Whether an answer is the first one since the proxy was told to keep one.
+    fn is_to_be_kept(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let is_armed = *phase == Phase::Armed;
+            if is_armed {
+                *phase = Phase::Kept;
             }
-        } else if to.write_all(&bytes).await.is_err() {
-            return;
-        }
+            is_armed
+        })
     }
 }
 
@@ -189,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_commit_is_found_once_wherever_the_bytes_are_cut() {
-        let bytes = b"Q\0\0\0\x0bCOMMIT\0Q";
+        let bytes = b"C\0\0\0\x0bCOMMIT\0Z";
         for cut in 0..bytes.len() {
             let mut seen = Seen::default();
             let (one, other) = bytes.split_at(cut);

@@ -54,8 +54,7 @@ const RANDOM_BITS: u32 = 80;
 macro_rules! key_of {
     ($seed:literal) => {
         concat!(
-            "((SELECT lpad(to_hex(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')) \
-              || right(",
+            "((SELECT uuid_v7_millis()) || right(",
             $seed,
             "::text, 23))::uuid"
         )

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::delay::Bucket;
-use broker::topology::{DUE_QUEUE, FAILED_QUEUE};
+use broker::topology::{DEAD_QUEUE, DUE_QUEUE, FAILED_QUEUE, REJECTED_QUEUE};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -57,25 +57,36 @@ impl Watch {
     /// # Errors
     /// When that takes too long.
     pub(super) async fn until_recorded(&self, events: usize) -> Result<(), String> {
+        let events = i64::try_from(events).expect("few");
+        let queues = broker::topology::event_queues(self.shards());
         self.until("every event is recorded", async |sql, amqp| {
-            let recorded = format!("claims WHERE recorded_at IS NOT NULL AND {OURS}");
-            let recorded = sql.count(&recorded).await;
-            let queues = broker::topology::event_queues(self.shards());
-            recorded == i64::try_from(events).expect("few") && are_empty(amqp, &queues).await
+            let recorded = format!("claims WHERE recorded_at IS NOT NULL AND {COUNTED}");
+            sql.count(&recorded).await == events && are_empty(amqp, &queues).await
         })
         .await
     }
 
-    /// Until every delivery is final and no queue holds anything.
+    /// Until every delivery of an event that is counted is final.
     ///
     /// # Errors
     /// When that takes too long.
-    pub(super) async fn until_settled(&self) -> Result<(), String> {
+    pub(super) async fn until_final(&self) -> Result<(), String> {
+        self.until("every delivery is final", async |sql, _| {
+            sql.count(&open()).await == 0
+        })
+        .await
+    }
+
+    /// Until no queue holds anything: what lies in one for longer than its delay is nobody's business any more.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub(super) async fn until_queues_are_empty(&self) -> Result<(), String> {
         let mut queues = broker::topology::event_queues(self.shards());
-        queues.extend([DUE_QUEUE, FAILED_QUEUE].map(ToOwned::to_owned));
+        queues.extend([DUE_QUEUE, FAILED_QUEUE, REJECTED_QUEUE, DEAD_QUEUE].map(str::to_owned));
         queues.extend(Bucket::all().map(Bucket::queue));
-        self.until("every delivery is final", async |sql, amqp| {
-            sql.count(OPEN).await == 0 && are_empty(amqp, &queues).await
+        self.until("every queue is empty", async |_, amqp| {
+            are_empty(amqp, &queues).await
         })
         .await
     }
@@ -90,7 +101,7 @@ impl Watch {
         let started = Instant::now();
         while !condition(&sql, &amqp).await {
             if started.elapsed() > SETTLED_WITHIN {
-                let open = sql.count(OPEN).await;
+                let open = sql.count(&open()).await;
                 return Err(format!(
                     "not within {SETTLED_WITHIN:?}: {what}; {open} deliveries are open"
                 ));
@@ -105,22 +116,20 @@ impl Watch {
         self.fleet.settings().dispatcher().rabbitmq.shards
     }
 
-    /// Deliveries that are not final.
+    /// How many deliveries are not final.
     pub(super) async fn open_deliveries(&self) -> i64 {
-        self.fleet.database.sql().await.count(OPEN).await
+        self.fleet.database.sql().await.count(&open()).await
     }
 
     /// What nobody will take care of any more.
     pub(super) async fn leftovers(&self) -> Vec<String> {
         let sql = self.fleet.database.sql().await;
         let mut found = Vec::new();
+        let unrecorded = format!("claims WHERE recorded_at IS NULL AND {COUNTED}");
         for (what, rows) in [
             ("rejected or dead messages", "dead_letters"),
             ("changes that were not published", "outbox"),
-            (
-                "claims of events that were never recorded",
-                "claims WHERE recorded_at IS NULL",
-            ),
+            ("claims of events that were never recorded", &unrecorded),
         ] {
             match sql.count(rows).await {
                 0 => {}
@@ -141,9 +150,13 @@ impl Watch {
     }
 }
 
-const OPEN: &str = "deliveries WHERE next_attempt_at IS NOT NULL";
 /// Events that are counted.
-const OURS: &str = "event_id LIKE 'chaos-%'";
+const COUNTED: &str = "event_id LIKE 'chaos-%'";
+
+/// Deliveries of them that are not final.
+fn open() -> String {
+    format!("deliveries WHERE next_attempt_at IS NOT NULL AND {COUNTED}")
+}
 
 async fn are_empty(amqp: &Amqp, queues: &[String]) -> bool {
     for queue in queues {

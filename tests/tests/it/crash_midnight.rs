@@ -20,7 +20,7 @@ const MAKE_YESTERDAY: &str = "DO $$
 /// Until it is defined anew, every key is made in the last millisecond of yesterday.
 const STOP_THE_CLOCK: &str = "DO $$
      BEGIN
-         EXECUTE replace(pg_get_functiondef('uuid_v7'::regproc), 'DEFAULT clock_timestamp()',
+         EXECUTE replace(pg_get_functiondef('uuid_v7_millis'::regproc), 'DEFAULT clock_timestamp()',
              'DEFAULT date_trunc(''day'', clock_timestamp(), ''UTC'') - interval ''1 millisecond''');
      END $$";
 
@@ -39,7 +39,7 @@ async fn an_event_claimed_before_midnight_is_recorded_and_retried_after_it_in_it
     let mut scene = Scene::start(without_dispatcher()).await;
     let clock: String = scene
         .sql
-        .value("SELECT pg_get_functiondef('uuid_v7'::regproc)")
+        .value("SELECT pg_get_functiondef('uuid_v7_millis'::regproc)")
         .await;
     scene.sql.execute(MAKE_YESTERDAY).await;
     scene.sql.execute(STOP_THE_CLOCK).await;

@@ -75,7 +75,7 @@ async fn before_the_sweep_has_announced_what_it_stamped_it_is_announced_later() 
     doomed.until_aborted().await;
     let stamped = scene
         .sql
-        .count("deliveries WHERE announced_at IS NOT NULL AND status = 'pending'")
+        .count("deliveries WHERE announce_again_at IS NOT NULL AND status = 'pending'")
         .await;
     assert_eq!(stamped, 1);
     scene.assert_requests(&id, 1);

@@ -6,6 +6,8 @@ use domain::delivery::ParkReason;
 use domain::id::EventKey;
 use store::claim::{ClaimRequest, claim};
 use store::record::{Marking, NewDelivery, Recorded, Step, record as try_record};
+use tests::wait::until_equal;
+use tokio::time::timeout;
 
 use super::store_fixture::{
     EXPIRE_AFTER, Fixture, LEASE, delivered, delivery, events, failed, held, record, retry_in,
@@ -328,4 +330,27 @@ async fn of_two_that_record_one_event_at_once_one_writes_it() {
             .await;
         assert_eq!(rows, 1);
     }
+}
+
+#[tokio::test]
+async fn a_recording_that_is_cancelled_gives_its_connection_up_and_writes_nothing() {
+    let fixture = Fixture::new().await;
+    let webhook = fixture.webhook().await;
+    let key = fixture.claim(&mut fixture.session().await, "evt_1").await;
+    let deliveries = vec![delivery(key, &webhook, Step::Delivered, Some(delivered()))];
+    let batch = events([fixture.event(key, "evt_1", deliveries)]);
+    let mut connection = fixture.store.get().await.unwrap();
+    // Polled once, it is on its way to Postgres.
+    let cancelled = timeout(Duration::ZERO, try_record(&mut connection, &batch)).await;
+    assert!(cancelled.is_err());
+    drop(connection);
+    // The pool hands out the last connection that came back, unless it is broken.
+    let recorded = record(&mut fixture.store.get().await.unwrap(), &batch).await;
+    assert_eq!(marking(&recorded, key), Marking::Recorded);
+    until_equal("no transaction is left open", 0, async || {
+        let open = "pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        fixture.sql.count(open).await
+    })
+    .await;
+    assert_eq!(fixture.sql.count("deliveries").await, 1);
 }

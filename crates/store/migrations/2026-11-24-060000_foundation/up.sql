@@ -151,19 +151,16 @@ CREATE TABLE outbox (
 
 -- Events and deliveries ---------------------------------------------------------------------------------------------
 
--- A UUIDv7 by the database's clock: 48 bits of milliseconds, then random ones.
+-- The first 12 digits of a UUIDv7: milliseconds, by the database's clock.
+CREATE FUNCTION uuid_v7_millis(at timestamptz DEFAULT clock_timestamp()) RETURNS text
+LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+    SELECT lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0')
+$$;
+
+-- A whole one, for statements by hand: claims bring their random part along.
 CREATE FUNCTION uuid_v7(at timestamptz DEFAULT clock_timestamp()) RETURNS uuid
 LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
-    SELECT encode(
-        set_bit(
-            set_bit(
-                overlay(
-                    uuid_send(gen_random_uuid())
-                    PLACING substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3)
-                    FROM 1 FOR 6),
-                52, 1),
-            53, 1),
-        'hex')::uuid
+    SELECT (uuid_v7_millis(at) || '-7' || right(gen_random_uuid()::text, 21))::uuid
 $$;
 
 -- The smallest UUIDv7 of a day in UTC: where its partition begins.

@@ -178,7 +178,11 @@ async fn begin(
     requests: &[StartRequest],
     lease: Duration,
 ) -> Result<Vec<StartedRow>, StoreError> {
-    let (first, last) = partition::bounds(requests.iter().map(|r| r.delivery_id.0));
+    // In the order of their ids, so that two batches can't wait for each other's rows.
+    let mut ordered: Vec<_> = requests.iter().map(|r| (r.delivery_id.0, r.turn)).collect();
+    ordered.sort_unstable();
+    let (ids, turns): (Vec<_>, Vec<_>) = ordered.into_iter().unzip();
+    let (first, last) = partition::bounds(ids.iter().copied());
     let rows = sql_query(
         "UPDATE deliveries AS d SET status = n.status, turn = d.turn + 1, announce_again_at = NULL, announcements = 0, \
              park_reason = NULL, \
@@ -202,8 +206,8 @@ async fn begin(
              w.sealing_key_id, CASE WHEN n.status = 'in_flight' THEN b.body END AS body, \
              coalesce((SELECT h.since_version FROM webhook_health AS h WHERE h.webhook_id = w.id), 1) AS health_version",
     )
-    .bind::<Array<SqlUuid>, _>(requests.iter().map(|r| r.delivery_id.0).collect::<Vec<_>>())
-    .bind::<Array<Integer>, _>(requests.iter().map(|r| r.turn).collect::<Vec<_>>())
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<Integer>, _>(turns)
     .bind::<Double, _>(lease.as_secs_f64())
     .bind::<SqlUuid, _>(first)
     .bind::<SqlUuid, _>(last)

@@ -130,3 +130,16 @@ macro_rules! attempt_columns {
     };
 }
 pub(super) use attempt_columns;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_at_the_end_of_a_column_are_left_out_and_others_keep_their_places() {
+        let nulls: Column<i32> = [None, None].into_iter().collect();
+        assert!(nulls.into_values().is_empty());
+        let column: Column<i32> = [None, Some(1), None, Some(2), None].into_iter().collect();
+        assert_eq!(column.into_values(), [None, Some(1), None, Some(2)]);
+    }
+}

@@ -21,8 +21,11 @@ pub(super) async fn update(
     if ended.is_empty() {
         return Ok(Vec::new());
     }
+    // In the order of their ids, so that two batches can't wait for each other's rows.
+    let mut ended: Vec<&EndedAttempt> = ended.iter().collect();
+    ended.sort_unstable_by_key(|end| end.delivery_id);
     let mut attempts = AttemptColumns::default();
-    for end in ended {
+    for end in &ended {
         attempts.push(Some(&end.attempt), end.sent_version);
     }
     let query = sql_query(concat!(

@@ -18,6 +18,9 @@ pub(super) async fn update(
     if parked.is_empty() {
         return Ok(Vec::new());
     }
+    // In the order of their ids, so that two batches can't wait for each other's rows.
+    let mut parked: Vec<&ParkedDelivery> = parked.iter().collect();
+    parked.sort_unstable_by_key(|p| p.delivery_id);
     let (first, last) = partition::bounds(parked.iter().map(|p| p.delivery_id.0));
     let rows = sql_query(concat!(
         "UPDATE deliveries AS d SET \
