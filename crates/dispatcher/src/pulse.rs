@@ -60,6 +60,15 @@ impl Pulse {
         let mut beat = tokio::time::interval(self.silence_max / BEATS);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(beat.tick()).await.is_some() {
+            // Counted here, once for each: whether a sender or lapin notices first is a matter of chance.
+            let silence = self.silence();
+            if silence > self.silence_max {
+                self.metrics.stalls.inc();
+                tracing::warn!(
+                    ?silence,
+                    "this process stood still: dropping what it holds before sending anything more"
+                );
+            }
             if let Some(link) = broker.current() {
                 self.check(&link);
             }
@@ -75,21 +84,19 @@ impl Pulse {
     }
 
     fn check(&self, link: &Link) {
-        let silence = Duration::from_millis(
-            self.now_ms()
-                .saturating_sub(self.last_ms.load(Ordering::Acquire)),
-        );
+        let silence = self.silence();
         if silence > self.silence_max && !link.is_lost() {
-            self.metrics.stalls.inc();
-            tracing::warn!(
-                ?silence,
-                "this process stood still: dropping what it holds before sending anything more"
-            );
             link.declare_lost(format!(
                 "this process stood still for {} s",
                 silence.as_secs()
             ));
         }
+    }
+
+    /// Since the last beat.
+    fn silence(&self) -> Duration {
+        let last_ms = self.last_ms.load(Ordering::Acquire);
+        Duration::from_millis(self.now_ms().saturating_sub(last_ms))
     }
 
     fn now_ms(&self) -> u64 {
