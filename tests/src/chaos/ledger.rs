@@ -24,8 +24,6 @@ pub struct Sent {
     /// When it was due to be published.
     pub due: Ms,
     pub confirmed: Option<Ms>,
-    /// Published more than once, since the first confirm never came: the broker may have had two messages of it.
-    pub again: bool,
     pub partner: u16,
 }
 
@@ -69,7 +67,6 @@ impl Ledger {
         self.sent.push(Sent {
             due,
             confirmed: None,
-            again: false,
             partner,
         });
         self.got.extend([Got::default(); HOOKS_MAX]);
@@ -79,11 +76,6 @@ impl Ledger {
     pub fn confirmed(&mut self, number: u32, at: Ms) {
         let confirmed = &mut self.sent[number as usize].confirmed;
         *confirmed = confirmed.or(Some(at));
-    }
-
-    /// Notes that an event will be published once more.
-    pub fn published_again(&mut self, number: u32) {
-        self.sent[number as usize].again = true;
     }
 
     /// Notes a request. One that no webhook should get is a stray.

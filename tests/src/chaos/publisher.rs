@@ -202,13 +202,7 @@ impl Worker {
     /// Whatever was not confirmed is published again on the next connection.
     async fn give_up(&mut self, amqp: Option<Amqp>) {
         self.in_flight.clear();
-        let again = std::mem::take(&mut self.unconfirmed);
-        {
-            let mut ledger = self.ledger.lock().unwrap();
-            let numbers = again.iter().copied();
-            numbers.for_each(|number| ledger.published_again(number));
-        }
-        self.waiting.extend(again);
+        self.waiting.extend(std::mem::take(&mut self.unconfirmed));
         if let Some(amqp) = amqp {
             let _closed = timeout(PAUSE, amqp.close()).await;
         }

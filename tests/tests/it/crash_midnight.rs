@@ -5,18 +5,6 @@ use tests::{Answer, FailPoints, eventually};
 
 use super::crash_fixture::{Scene, until_events, without_dispatcher};
 
-/// All three tables of yesterday.
-const MAKE_YESTERDAY: &str = "DO $$
-     DECLARE
-         day date := (now() AT TIME ZONE 'UTC')::date - 1;
-         parent text;
-     BEGIN
-         FOREACH parent IN ARRAY ARRAY['events', 'deliveries', 'attempts'] LOOP
-             EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                 parent || to_char(day, '_YYYYMMDD'), parent, uuid_v7_floor(day), uuid_v7_floor(day + 1));
-         END LOOP;
-     END $$";
-
 /// Until it is defined anew, every key is made in the last millisecond of yesterday.
 const STOP_THE_CLOCK: &str = "DO $$
      BEGIN
@@ -41,7 +29,7 @@ async fn an_event_claimed_before_midnight_is_recorded_and_retried_after_it_in_it
         .sql
         .value("SELECT pg_get_functiondef('uuid_v7_millis'::regproc)")
         .await;
-    scene.sql.execute(MAKE_YESTERDAY).await;
+    scene.stack.database.make_day(1).await;
     scene.sql.execute(STOP_THE_CLOCK).await;
     let dispatcher = scene
         .dispatcher(&FailPoints::hold_at("fan_out.claimed"))

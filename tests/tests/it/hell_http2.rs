@@ -2,39 +2,15 @@
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use tests::dns::NameServer;
-use tests::receiver::{Authority, Peer, RawReceiver};
+use tests::receiver::{Peer, RawReceiver};
 use tokio_rustls::TlsAcceptor;
 
-use super::hell_fixture::Hell;
+use super::hell_secure::{HOST, Secure};
 
-const HOST: &str = "hooks.example.com";
-
-struct Fixture {
-    hell: Hell,
-    acceptor: TlsAcceptor,
-    _parts: (Authority, NameServer),
-}
-
-async fn fixture() -> Fixture {
-    let (authority, names) = (Authority::new("Ours"), NameServer::start().await);
-    names.set(HOST, &["127.0.0.1"]);
-    let hell = Hell::start_with(&[
-        ("network.name_servers", &names.address().to_string()),
-        (
-            "dispatcher.deliver.extra_ca_file",
-            authority.file().to_str().unwrap(),
-        ),
-    ])
-    .await;
-    let acceptor = authority
-        .certify(HOST, |_| {})
-        .acceptor(&["h2", "http/1.1"]);
-    Fixture {
-        hell,
-        acceptor,
-        _parts: (authority, names),
-    }
+async fn start() -> (Secure, TlsAcceptor) {
+    let secure = Secure::start().await;
+    let identity = secure.authority.certify(HOST, |_| {});
+    (secure, identity.acceptor(&["h2", "http/1.1"]))
 }
 
 /// Answers so many requests, and closes the connection under the next.
@@ -92,9 +68,9 @@ async fn receiver(acceptor: TlsAcceptor, answered_max: usize) -> RawReceiver {
 
 #[tokio::test]
 async fn http2_is_spoken_and_one_connection_serves_all_webhooks_of_a_host() {
-    let fixture = fixture().await;
-    let hell = &fixture.hell;
-    let receiver = receiver(fixture.acceptor.clone(), usize::MAX).await;
+    let (secure, acceptor) = start().await;
+    let hell = &secure.hell;
+    let receiver = receiver(acceptor, usize::MAX).await;
     let url = receiver.https_url(HOST);
     let first = hell.send(&url).await;
     let shown = hell.delivered(&first).await;
@@ -117,27 +93,26 @@ async fn http2_is_spoken_and_one_connection_serves_all_webhooks_of_a_host() {
     shown.assert_failed(None, "connection_closed", sentence);
     assert_eq!(shown.last_attempt()["reused_connection"], true);
     assert_eq!(receiver.connections(), 1);
-    fixture.hell.finish().await;
+    secure.hell.finish().await;
 }
 
 #[tokio::test]
 async fn a_stream_that_is_reset_within_its_answer_is_told_with_what_had_come() {
-    let fixture = fixture().await;
-    let acceptor = fixture.acceptor.clone();
+    let (secure, acceptor) = start().await;
     let receiver = RawReceiver::start(move |_, peer| serve_half(peer, acceptor.clone())).await;
-    let delivery = fixture.hell.send(&receiver.https_url(HOST)).await;
-    let shown = fixture.hell.attempted(&delivery).await;
+    let delivery = secure.hell.send(&receiver.https_url(HOST)).await;
+    let shown = secure.hell.attempted(&delivery).await;
     let sentence = "the receiver broke off the HTTP/2 stream (the status was 200)";
     shown.assert_failed(Some(200), "connection_closed", sentence);
     assert_eq!(shown.last_attempt()["response_body"], "half");
-    fixture.hell.finish().await;
+    secure.hell.finish().await;
 }
 
 #[tokio::test]
 async fn an_idle_http2_connection_that_closes_under_a_request_costs_no_attempt() {
-    let fixture = fixture().await;
-    let hell = &fixture.hell;
-    let receiver = receiver(fixture.acceptor.clone(), 1).await;
+    let (secure, acceptor) = start().await;
+    let hell = &secure.hell;
+    let receiver = receiver(acceptor, 1).await;
     let first = hell.send(&receiver.https_url(HOST)).await;
     hell.delivered(&first).await.assert_delivered(200);
     let second = hell.send_again(&first).await;
@@ -146,5 +121,5 @@ async fn an_idle_http2_connection_that_closes_under_a_request_costs_no_attempt()
     assert_eq!(shown.last_attempt()["reused_connection"], false);
     assert_eq!(shown.steps(), ["dns", "connect", "tls", "first_byte"]);
     assert_eq!(receiver.connections(), 2);
-    fixture.hell.finish().await;
+    secure.hell.finish().await;
 }

@@ -1,41 +1,15 @@
 //! TLS that is broken, or that proves nothing.
 
 use rcgen::CertificateParams;
-use tests::dns::NameServer;
 use tests::receiver::{Authority, Identity, RawReceiver, date_time_ymd};
 
-use super::hell_fixture::{Delivery, Hell};
+use super::hell_fixture::Delivery;
+use super::hell_secure::{HOST, Secure};
 
-const HOST: &str = "hooks.example.com";
 const UNTRUSTED: &str = "the TLS certificate's issuer is not trusted: it is self-signed, from a private authority, or \
                          an intermediate certificate is missing";
 
-/// A stack that trusts an authority, and finds the host on loopback.
-struct Secure {
-    hell: Hell,
-    authority: Authority,
-    _names: NameServer,
-}
-
 impl Secure {
-    async fn start() -> Self {
-        let (authority, names) = (Authority::new("Ours"), NameServer::start().await);
-        names.set(HOST, &["127.0.0.1"]);
-        let hell = Hell::start_with(&[
-            ("network.name_servers", &names.address().to_string()),
-            (
-                "dispatcher.deliver.extra_ca_file",
-                authority.file().to_str().unwrap(),
-            ),
-        ])
-        .await;
-        Self {
-            hell,
-            authority,
-            _names: names,
-        }
-    }
-
     fn certify(&self, edit: impl FnOnce(&mut CertificateParams)) -> Identity {
         self.authority.certify(HOST, edit)
     }

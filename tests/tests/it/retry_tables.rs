@@ -24,23 +24,6 @@ fn partitions(database: &Database) -> Partitions {
     }
 }
 
-/// All three tables of the day that was so many days ago.
-async fn make_day(database: &Database, days_ago: i32) {
-    let statements = format!(
-        "DO $$
-         DECLARE
-             day date := (now() AT TIME ZONE 'UTC')::date - {days_ago};
-             parent text;
-         BEGIN
-             FOREACH parent IN ARRAY ARRAY['events', 'deliveries', 'attempts'] LOOP
-                 EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                     parent || to_char(day, '_YYYYMMDD'), parent, uuid_v7_floor(day), uuid_v7_floor(day + 1));
-             END LOOP;
-         END $$"
-    );
-    database.sql().await.execute(&statements).await;
-}
-
 /// How many of the three tables of that day are left.
 async fn tables_of_day(database: &Database, days_ago: i32) -> i64 {
     let query = format!(
@@ -87,7 +70,7 @@ async fn days_go_when_their_time_is_over_but_none_with_a_delivery_that_is_not_fi
     let database = Database::create().await;
     let sql = database.sql().await;
     for days_ago in [7, 8, 30, 31, 32] {
-        make_day(&database, days_ago).await;
+        database.make_day(days_ago).await;
     }
     // A delivery of 32 days ago that still waits keeps its day, events included.
     sql.execute(

@@ -77,6 +77,26 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What arrived of what was published; a fault unless all of it did, once. Latencies are those of the webhooks that
+    /// count.
+    pub fn of(
+        what: &str,
+        published: &Published,
+        arrivals: &Arrivals,
+        webhooks: impl Fn(i64) -> Range<u32>,
+        counts: impl Fn(u32) -> bool,
+    ) -> Self {
+        let mut outcome = Self {
+            tally: arrivals.tally(published, webhooks),
+            per_second: arrivals.per_second(),
+            latency: Latency::of(arrivals.latencies_us(published, counts)),
+            ..Self::default()
+        };
+        let tally = outcome.tally;
+        outcome.hold_against(what, &tally);
+        outcome
+    }
+
     /// Takes the faults of a run before this one over, such as a warm-up's.
     pub fn after(mut self, earlier: Self) -> Self {
         self.faults.extend(earlier.faults);
@@ -136,16 +156,10 @@ impl Run {
     }
 
     pub fn outcome(&self, arrivals: &Arrivals, webhooks: impl Fn(i64) -> Range<u32>) -> Outcome {
-        let tally = arrivals.tally(&self.published, webhooks);
-        let mut outcome = Outcome {
-            tally,
-            per_second: arrivals.per_second(),
-            latency: Latency::of(arrivals.latencies_us(&self.published, |_| true)),
+        Outcome {
             cpu: self.cpu,
-            ..Outcome::default()
-        };
-        outcome.hold_against("arrivals", &tally);
-        outcome
+            ..Outcome::of("arrivals", &self.published, arrivals, webhooks, |_| true)
+        }
     }
 }
 

@@ -87,26 +87,6 @@ fn a_repetition_is_explained_by_a_kill_between_acceptance_and_record() {
 }
 
 #[test]
-fn an_event_that_was_published_again_may_be_taken_by_two_dispatchers_at_once() {
-    for (again, excused) in [(true, 1), (false, 0)] {
-        let mut ledger = Ledger::new(vec![vec![Manner::Healthy]]);
-        let number = ledger.publish(1_490);
-        if again {
-            ledger.published_again(number);
-        }
-        ledger.confirmed(number, 3_000);
-        ledger.requested(number, 0, 0, true, 9_000);
-        ledger.requested(number, 0, 0, true, 9_004);
-        let strikes = [strike(Fault::KillRabbitmq, 1_000, 1_500)];
-        let account = settle(&ledger, &rows(&[(1, 9_010)]), &strikes);
-        let line = &account.lines[&Fault::KillRabbitmq];
-        assert_eq!((line.twice, line.in_flight), (excused, excused));
-        assert_eq!(account.unexplained, 1 - excused);
-        assert_eq!(account.problems.is_empty(), again, "{:?}", account.problems);
-    }
-}
-
-#[test]
 fn an_orderly_end_excuses_no_repetition() {
     let mut ledger = ledger(&[1_490]);
     ledger.requested(0, 0, 0, true, 1_495);

@@ -45,14 +45,10 @@ async fn coming_and_going(context: &Context) -> Outcome {
     until_accepted(&receiver, expected).await;
     let rows = ours.until_delivered(expected, super::RECORDED_WITHIN).await;
     let arrivals = receiver.take();
-    let mut outcome = Outcome {
-        tally: arrivals.tally(&published, first_webhooks(1)),
-        per_second: arrivals.per_second(),
-        memory_mib: ours.memory_mib(),
-        ..Outcome::default()
-    };
-    let tally = outcome.tally;
-    outcome.hold_against("arrivals", &tally);
+    let mut outcome = Outcome::of("arrivals", &published, &arrivals, first_webhooks(1), |_| {
+        true
+    });
+    outcome.memory_mib = ours.memory_mib();
     outcome.hold_rows_against(rows, delivered(expected));
     outcome
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tests::load::{Behaviour, Clock, LoadReceiver};
 
 use super::{Context, RECORDED_WITHIN, pairs};
-use crate::figures::Latency;
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, until_accepted};
@@ -96,15 +95,9 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     let rows = ours.until_recorded(expected_rows, RECORDED_WITHIN).await;
     let delivered = healthy_rows(&ours, expected).await;
     let arrivals = receiver.take().only(|arrival| arrival.webhook < HEALTHY);
-    let mut outcome = Outcome {
-        tally: arrivals.tally(&published, webhook_of),
-        per_second: arrivals.per_second(),
-        latency: Latency::of(arrivals.latencies_us(&published, |_| true)),
-        memory_mib: ours.memory_mib(),
-        ..Outcome::default()
-    };
-    let tally = outcome.tally;
-    outcome.hold_against("healthy webhooks", &tally);
+    let healthy = "healthy webhooks";
+    let mut outcome = Outcome::of(healthy, &published, &arrivals, webhook_of, |_| true);
+    outcome.memory_mib = ours.memory_mib();
     if delivered != expected {
         let fault = format!("{expected} healthy deliveries, {delivered} recorded as delivered");
         outcome.faults.push(fault);

@@ -37,14 +37,10 @@ pub async fn parked(context: &Context) -> Findings {
     let took_s = healed.elapsed().as_secs_f64();
 
     let arrivals = receiver.take();
-    let mut outcome = Outcome {
-        tally: arrivals.tally(&published, first_webhooks(1)),
-        per_second: arrivals.per_second(),
-        memory_mib: ours.memory_mib(),
-        ..Outcome::default()
-    };
-    let tally = outcome.tally;
-    outcome.hold_against("arrivals", &tally);
+    let mut outcome = Outcome::of("arrivals", &published, &arrivals, first_webhooks(1), |_| {
+        true
+    });
+    outcome.memory_mib = ours.memory_mib();
     outcome.hold_rows_against(rows, delivered(expected));
     if waiting != Rows::from([("pending".to_owned(), expected)]) {
         let fault =

@@ -9,7 +9,7 @@ use tests::Amqp;
 use tests::load::{Behaviour, Clock, LoadReceiver, Published, event_id};
 
 use super::{Context, RECORDED_WITHIN, pairs};
-use crate::figures::{Latency, median};
+use crate::figures::median;
 use crate::ours::{Ours, delivered};
 use crate::report::{Findings, Goal, Line};
 use crate::run::{Load, Outcome, PADDING_BYTES, until_accepted};
@@ -71,14 +71,16 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     let of_flood = arrivals.only(|arrival| arrival.event >= FLOOD_EVENTS);
     let in_another_line = |webhook: u32| !in_the_same_line.contains(&webhook);
     let mut outcome = Outcome {
-        tally: of_others.tally(&others, webhook_of),
         per_second: arrivals.per_second(),
-        latency: Latency::of(of_others.latencies_us(&others, in_another_line)),
         memory_mib: ours.memory_mib(),
-        ..Outcome::default()
+        ..Outcome::of(
+            "the others",
+            &others,
+            &of_others,
+            webhook_of,
+            in_another_line,
+        )
     };
-    let tally = outcome.tally;
-    outcome.hold_against("the others", &tally);
     outcome.hold_against("the flood", &of_flood.tally(&noise, webhook_of));
     outcome.hold_rows_against(rows, delivered(expected));
     outcome
