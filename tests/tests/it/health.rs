@@ -135,18 +135,21 @@ async fn a_receiver_that_is_gone_disables_its_webhook_until_it_is_enabled_again(
         (&json!(true), &Value::Null)
     );
     // The change counts within a second; until then events may still find the webhook as it was.
+    let mut published = 2;
     eventually("the webhook gets events again", async || {
         stack.publish(&partner, "listing.failed", "{}").await;
+        published += 1;
         (receiver.requests_at("/gone").len() > 1).then_some(())
     })
     .await;
     let to_gone = receiver.requests_at("/gone");
     assert!(to_gone.iter().all(|request| request.delivery() != unseen));
-    eventually("all is delivered", async || {
+    eventually("all is recorded and delivered", async || {
+        let recorded = sql.count("events").await;
         let open = sql
             .count("deliveries WHERE next_attempt_at IS NOT NULL")
             .await;
-        (open == 0).then_some(())
+        (recorded == published && open == 0).then_some(())
     })
     .await;
     stack.finish().await;
