@@ -8,31 +8,9 @@ use chrono::NaiveDate;
 use diesel::sql_types::{Bool, Date, Integer, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
-use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::pool::Store;
-
-/// How many low bits of a UUIDv7 are not its milliseconds.
-const BITS_BELOW_MILLIS: u32 = 80;
-const DAY_MILLIS: u128 = 24 * 60 * 60 * 1000;
-
-/// The first id of the day of the smallest of some ids, and the last one of the day of the largest. A statement that
-/// names them is planned for the partitions of those days alone; planned for all of a month it takes longer than it
-/// runs.
-///
-/// Not the ids themselves: the rows of the last minutes are beyond the table's statistics, so Postgres would expect a
-/// single one between two such ids, and walk through all that are there for each item of a batch. With a backlog of
-/// 113,000 rows that took over 100 s instead of 30 ms.
-pub(crate) fn bounds(ids: impl Iterator<Item = Uuid>) -> (Uuid, Uuid) {
-    let (first, last) = ids.fold((u128::MAX, 0), |(first, last), id| {
-        (id.as_u128().min(first), id.as_u128().max(last))
-    });
-    let day = |id: u128| (id >> BITS_BELOW_MILLIS) / DAY_MILLIS;
-    let begin = |day: u128| (day * DAY_MILLIS).saturating_mul(1 << BITS_BELOW_MILLIS);
-    let end = begin(day(last)).saturating_add((DAY_MILLIS << BITS_BELOW_MILLIS) - 1);
-    (Uuid::from_u128(begin(day(first))), Uuid::from_u128(end))
-}
 
 /// How long rows are kept, in whole days after the day (in UTC) in which they were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,36 +201,4 @@ async fn drop_table(conn: &mut AsyncPgConnection, table: &Expired) -> Result<(),
     }
     conn.batch_execute(&format!("DROP TABLE {name}")).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u128, rest: u128) -> Uuid {
-        Uuid::from_u128((millis << BITS_BELOW_MILLIS) | rest)
-    }
-
-    #[test]
-    fn bounds_are_those_of_whole_days_and_hold_all_ids() {
-        let noon = DAY_MILLIS / 2;
-        let ids = [at(3 * DAY_MILLIS + noon, 7), at(4 * DAY_MILLIS + noon, 9)];
-        let (first, last) = bounds(ids.into_iter());
-        assert_eq!(first, at(3 * DAY_MILLIS, 0));
-        assert_eq!(last, at(5 * DAY_MILLIS - 1, (1 << BITS_BELOW_MILLIS) - 1));
-    }
-
-    #[test]
-    fn the_first_and_the_last_id_of_a_day_stay_in_it() {
-        let (first, last) = (at(DAY_MILLIS, 0), at(2 * DAY_MILLIS - 1, 5));
-        let of_first = bounds([first].into_iter());
-        assert_eq!(of_first, bounds([last].into_iter()));
-        assert!(of_first.0 <= first && last <= of_first.1);
-    }
-
-    #[test]
-    fn ids_that_are_none_of_ours_have_bounds_too() {
-        let (first, last) = bounds([Uuid::nil(), Uuid::max()].into_iter());
-        assert_eq!((first, last), (Uuid::nil(), Uuid::max()));
-    }
 }

@@ -22,7 +22,7 @@ use crate::StoreError;
 use crate::keyring::Keyring;
 use crate::prepared::Prepare as _;
 use crate::record::Trace;
-use crate::{partition, subscription};
+use crate::subscription;
 
 /// An announcement that asks for its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,6 @@ async fn begin(
     let mut ordered: Vec<_> = requests.iter().map(|r| (r.delivery_id.0, r.turn)).collect();
     ordered.sort_unstable();
     let (ids, turns): (Vec<_>, Vec<_>) = ordered.into_iter().unzip();
-    let (first, last) = partition::bounds(ids.iter().copied());
     let rows = sql_query(
         "UPDATE deliveries AS d SET status = n.status, turn = d.turn + 1, announce_again_at = NULL, announcements = 0, \
              park_reason = NULL, \
@@ -200,7 +199,7 @@ async fn begin(
              ELSE 'in_flight' END AS status OFFSET 0) AS n \
          WHERE d.id = i.id AND d.turn = i.turn AND d.status IN ('pending', 'in_flight') \
            AND d.next_attempt_at <= clock_timestamp() \
-           AND d.id BETWEEN $4 AND $5 AND o.id BETWEEN $4 AND $5 \
+           AND d.id = ANY($1) AND o.id = ANY($1) \
          RETURNING d.id, d.status, d.turn, d.attempts, d.parkings, d.event_key, d.event_id, d.event_type, \
              d.traceparent, d.tracestate, d.partner_id, d.webhook_id, w.version, w.url, w.events, w.secret, \
              w.sealing_key_id, CASE WHEN n.status = 'in_flight' THEN b.body END AS body, \
@@ -209,8 +208,6 @@ async fn begin(
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<Integer>, _>(turns)
     .bind::<Double, _>(lease.as_secs_f64())
-    .bind::<SqlUuid, _>(first)
-    .bind::<SqlUuid, _>(last)
     .prepared().load(connection)
     .await?;
     Ok(rows)

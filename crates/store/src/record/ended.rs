@@ -9,8 +9,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use super::EndedAttempt;
 use super::attempt_columns::{AttemptColumns, attempt_columns, bind_attempts};
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
+use crate::StoreError;
 use crate::prepared::Prepare as _;
-use crate::{StoreError, partition};
 
 /// Changes only deliveries that are in flight under the turn given. One that would be tried again after it has
 /// expired is exhausted instead.
@@ -47,7 +47,7 @@ pub(super) async fn update(
              LATERAL (SELECT i.wait_s IS NOT NULL AND o.expires_at + make_interval(secs => i.extension_s) \
                              < now() + make_interval(secs => i.wait_s) AS expired OFFSET 0) AS e \
            WHERE d.id = i.id AND d.turn = i.turn AND d.status = 'in_flight' \
-             AND d.id BETWEEN $20 AND $21 AND o.id BETWEEN $20 AND $21 \
+             AND d.id = ANY($1) AND o.id = ANY($1) \
            RETURNING ",
         scheduled_columns!("d"),
         "), history AS ( \
@@ -64,10 +64,7 @@ pub(super) async fn update(
     .bind::<Array<Text>, _>(ended.iter().map(|e| e.step.status().as_str()).collect::<Vec<_>>())
     .bind::<Array<Nullable<Double>>, _>(ended.iter().map(|e| e.step.wait_s()).collect::<Vec<_>>())
     .bind::<Array<Double>, _>(ended.iter().map(|e| e.step.extension_s()).collect::<Vec<_>>());
-    let (first, last) = partition::bounds(ended.iter().map(|e| e.delivery_id.0));
     Ok(bind_attempts!(query, attempts)
-        .bind::<SqlUuid, _>(first)
-        .bind::<SqlUuid, _>(last)
         .prepared()
         .load(&mut connection)
         .await?)

@@ -6,8 +6,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::ParkedDelivery;
 use super::scheduled_row::{ScheduledRow, scheduled_columns};
+use crate::StoreError;
 use crate::prepared::Prepare as _;
-use crate::{StoreError, partition};
 
 /// Changes only deliveries that still have the turn given. It reads the webhook too: what its partner switched off
 /// is cancelled here, since a delivery that is parked again and again never begins an attempt that would find out.
@@ -21,7 +21,6 @@ pub(super) async fn update(
     // In the order of their ids, so that two batches can't wait for each other's rows.
     let mut parked: Vec<&ParkedDelivery> = parked.iter().collect();
     parked.sort_unstable_by_key(|p| p.delivery_id);
-    let (first, last) = partition::bounds(parked.iter().map(|p| p.delivery_id.0));
     let rows = sql_query(concat!(
         "UPDATE deliveries AS d SET \
              status = n.status, turn = d.turn + 1, parkings = d.parkings + (i.reason <> 'handed_over')::integer, park_reason = i.reason, \
@@ -38,7 +37,7 @@ pub(super) async fn update(
              WHEN o.expires_at < now() + make_interval(secs => i.wait_s) THEN 'exhausted' \
              ELSE 'pending' END AS status OFFSET 0) AS n \
          WHERE d.id = i.id AND d.turn = i.turn AND d.status IN ('pending', 'in_flight') \
-           AND d.id BETWEEN $5 AND $6 AND o.id BETWEEN $5 AND $6 \
+           AND d.id = ANY($1) AND o.id = ANY($1) \
          RETURNING ",
         scheduled_columns!("d"),
     ))
@@ -46,8 +45,6 @@ pub(super) async fn update(
     .bind::<Array<Integer>, _>(parked.iter().map(|p| p.turn).collect::<Vec<_>>())
     .bind::<Array<Double>, _>(parked.iter().map(|p| p.wait.as_secs_f64()).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(parked.iter().map(|p| p.reason.as_str()).collect::<Vec<_>>())
-    .bind::<SqlUuid, _>(first)
-    .bind::<SqlUuid, _>(last)
     .prepared().load(&mut connection)
     .await?;
     Ok(rows)
