@@ -198,13 +198,11 @@ impl Sender {
             match trace.ask(&self.pooled, request).await? {
                 Ok(response) => return Ok(response),
                 Err(error) if trace.is_stale(&error) => {}
-                Err(error) => return Err(failure::of_request(&error)),
+                Err(error) => return Err(trace.broke_off(&error)),
             }
         }
-        trace
-            .ask(&self.fresh, request)
-            .await?
-            .map_err(|error| failure::of_request(&error))
+        let result = trace.ask(&self.fresh, request).await?;
+        result.map_err(|error| trace.broke_off(&error))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Connections that are refused, broken off, or closed at the wrong moment.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tests::receiver::RawReceiver;
 use tokio::net::TcpSocket;
@@ -7,6 +9,8 @@ use tokio::net::TcpSocket;
 use super::hell_fixture::Hell;
 
 const BEFORE: &str = "the connection was closed before an answer came";
+const WITHIN_HEAD: &str =
+    "an answer began, but the connection was closed before its headers were complete";
 const WITHIN: &str =
     "the connection was closed before the answer was complete (the status was 200)";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -55,11 +59,12 @@ async fn a_receiver_that_refuses_is_told_with_its_address() {
     hell.finish().await;
 }
 
-/// Answers with these bytes, then resets the connection.
+/// Answers with these bytes, then, once they have surely been read, resets the connection: what is unread is lost.
 async fn resetting_after(answer: &'static [u8]) -> RawReceiver {
     RawReceiver::start(move |_, mut peer| async move {
         peer.read_request().await?;
         peer.write(answer).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         peer.reset_on_close().ok()
     })
     .await
@@ -74,9 +79,9 @@ async fn a_reset_in_the_middle_is_told_with_what_had_come() {
     let urls = [&unanswered, &in_head, &in_body].map(|receiver| receiver.url("/"));
     let deliveries = hell.send_to_each(urls.each_ref().map(String::as_str)).await;
     let [to_unanswered, to_head, to_body] = &deliveries;
-    for delivery in [to_unanswered, to_head] {
+    for (delivery, sentence) in [(to_unanswered, BEFORE), (to_head, WITHIN_HEAD)] {
         let shown = hell.attempted(delivery).await;
-        shown.assert_failed(None, "connection_closed", BEFORE);
+        shown.assert_failed(None, "connection_closed", sentence);
         assert_eq!(shown.steps(), ["connect"]);
     }
     let shown = hell.attempted(to_body).await;

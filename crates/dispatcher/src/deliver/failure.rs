@@ -17,11 +17,16 @@ use super::{HEAD_BYTES_MAX, HEAD_LINES_MAX, tls};
 /// Longest text of a receiver's that is repeated in a message, in characters.
 const QUOTED_CHARS_MAX: usize = 200;
 
-/// A request without an answer.
-pub(super) fn of_request(error: &legacy::Error) -> Failure {
+/// A request without an answer, or with the beginning of one.
+pub(super) fn of_request(error: &legacy::Error, has_begun_to_answer: bool) -> Failure {
+    let closed = if has_begun_to_answer {
+        "an answer began, but the connection was closed before its headers were complete"
+    } else {
+        "the connection was closed before an answer came"
+    };
     match connect_error(error) {
         Some(error) => error.failure.clone(),
-        None => of_connection(error, "the connection was closed before an answer came"),
+        None => of_connection(error, closed),
     }
 }
 

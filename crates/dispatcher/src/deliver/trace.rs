@@ -97,6 +97,10 @@ impl Trace {
             && failure::is_closed_unanswered(error)
     }
 
+    pub(super) fn broke_off(&self, error: &legacy::Error) -> Failure {
+        failure::of_request(error, self.has_begun_to_answer())
+    }
+
     pub(super) fn timed_out(&mut self, timeout: Duration) -> Failure {
         self.note_connection();
         let within = failure::seconds(timeout);
