@@ -71,6 +71,7 @@ pub fn document(delivery: &DeliveryView) -> Value {
         "partner_id": delivery.partner_id,
         "webhook_id": delivery.webhook_id,
         "webhook_version": delivery.webhook_version,
+        "webhook_state": delivery.webhook_state,
         "status": delivery.status,
         "attempt_count": delivery.attempts,
         "parkings": delivery.parkings,
@@ -160,6 +161,22 @@ pub fn is_final(delivery: &DeliveryView) -> bool {
     status.is_ok_and(DeliveryStatus::is_final)
 }
 
+/// Which version of it matched, and why nothing is sent to it now, if so.
+fn webhook(delivery: &DeliveryView) -> String {
+    let matched = format!(
+        "{}, matched in version {}",
+        delivery.webhook_id, delivery.webhook_version
+    );
+    let now = match delivery.webhook_state.as_str() {
+        "active" => return matched,
+        "gone" => "disabled: its receiver answered 410 Gone",
+        "failing" => "disabled: nothing but failures for days",
+        "suspended" => "suspended with its partner",
+        state => state,
+    };
+    format!("{matched}, now {now}")
+}
+
 /// How often it was put off untried, and why if it is at this moment.
 fn parked(delivery: &DeliveryView) -> String {
     let times = match delivery.parkings {
@@ -190,13 +207,7 @@ fn text(delivery: &DeliveryView, attempts: &[AttemptView]) -> String {
             delivery.event_id, delivery.event_type, delivery.partner_id
         ),
     );
-    line(
-        "webhook",
-        format!(
-            "{}, matched in version {}",
-            delivery.webhook_id, delivery.webhook_version
-        ),
-    );
+    line("webhook", webhook(delivery));
     line("status", delivery.status.clone());
     line("attempts", delivery.attempts.to_string());
     if delivery.parkings > 0 {

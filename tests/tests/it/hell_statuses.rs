@@ -92,6 +92,10 @@ async fn a_410_ends_the_delivery_and_its_webhook_with_what_waits_for_it() {
     })
     .await;
     assert_eq!(disabled, "gone");
+    let shown = hell.shown_when(&delivery, "true").await;
+    assert_eq!(shown.document["webhook_state"], "gone");
+    let line = ", now disabled: its receiver answered 410 Gone\n";
+    assert!(shown.text.contains(line), "{}", shown.text);
     // It reads so at once, before its row's turn has come.
     let shown = hell.shown_when(&waiting, "attempts = 1").await;
     assert_eq!(shown.document["status"], "cancelled");

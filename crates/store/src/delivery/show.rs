@@ -40,6 +40,10 @@ pub struct DeliveryView {
     pub webhook_id: i64,
     #[diesel(sql_type = Integer)]
     pub webhook_version: i32,
+    /// The webhook as it is now: `active`, `deleted`, `disabled` by its partner, by us because it is `gone` or `failing`,
+    /// or `suspended` with its partner.
+    #[diesel(sql_type = Text)]
+    pub webhook_state: String,
     #[diesel(sql_type = Text)]
     pub status: String,
     #[diesel(sql_type = Integer)]
@@ -107,6 +111,8 @@ pub struct AttemptView {
 const VIEW: &str = "SELECT * FROM (SELECT d.id, d.event_key, d.event_id, d.event_type, d.partner_id, d.webhook_id, \
     d.webhook_version, d.turn, d.attempts, d.parkings, d.park_reason, d.expires_at, d.origin, d.traceparent, \
     d.created_at, d.finished_at, d.response_code, d.error_kind, d.error, \
+    CASE WHEN w.deleted_at IS NOT NULL THEN 'deleted' WHEN NOT w.active THEN coalesce(w.disabled_reason, 'disabled') \
+        WHEN p.suspended_at IS NOT NULL THEN 'suspended' ELSE 'active' END AS webhook_state, \
     CASE WHEN c.cancelled THEN 'cancelled' ELSE d.status END AS status, \
     CASE WHEN NOT c.cancelled THEN d.next_attempt_at END AS next_attempt_at \
     FROM deliveries AS d JOIN webhooks AS w ON w.id = d.webhook_id JOIN partners AS p ON p.id = d.partner_id, \
