@@ -1,6 +1,6 @@
 //! Many askers, one statement: whatever was asked while the previous statement ran goes into the next one.
 //!
-//! No timer takes part: an idle system answers at once, a busy one in large batches.
+//! An idle system answers at once, a busy one in large batches.
 
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ impl<Q, A> Clone for Batcher<Q, A> {
 pub struct BatchQueue<Q, A> {
     receiver: mpsc::Receiver<Asked<Q, A>>,
     batch_max: usize,
+    pause: Duration,
 }
 
 /// Makes both ends. At most `batch_max` questions go into one statement, and as many wait before askers do.
@@ -41,6 +42,7 @@ pub fn batches<Q, A>(batch_max: usize) -> (Batcher<Q, A>, BatchQueue<Q, A>) {
         BatchQueue {
             receiver,
             batch_max,
+            pause: Duration::ZERO,
         },
     )
 }
@@ -64,6 +66,12 @@ pub trait Answer<Q, A>: Send + Sync {
 }
 
 impl<Q: Send + Sync, A: Send> BatchQueue<Q, A> {
+    /// Waits after each batch, so that the next one is larger: for questions of which there are always more.
+    pub fn with_pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
     /// The questions that wait now; when there are none, the first that comes. `None` when nobody asks any more.
     async fn next(&mut self) -> Option<(Vec<Q>, Vec<oneshot::Sender<A>>)> {
         let mut asked = Vec::with_capacity(self.batch_max.min(64));
@@ -86,6 +94,9 @@ impl<Q: Send + Sync, A: Send> BatchQueue<Q, A> {
             for (reply, answer) in replies.into_iter().zip(answers) {
                 // An asker that has given up needs no answer.
                 let _ = reply.send(answer);
+            }
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
             }
         }
     }

@@ -4,43 +4,84 @@
 //! commits don't wait for the disk.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use domain::id::{EventId, PartnerId};
 use store::claim::{Claim, ClaimRequest};
 use store::{Store, StoreError};
 
 use crate::batch::{Answer, BatchQueue, Batcher, batches};
+use crate::metrics::Metrics;
 
 /// Events in one statement.
 const CLAIM_MAX: usize = 500;
 
-pub type Claims = Batcher<ClaimRequest, Claim>;
+/// How long a crowd's next batch gathers: each of its events waits for others anyway, and what a statement costs by
+/// itself is better shared by more of them.
+const CROWD_GATHERS: Duration = Duration::from_millis(4);
+
+/// Which events wait for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimLane {
+    /// Claimed as soon as the statement before is done.
+    Express,
+    /// Events of a shard that has many under way. Those of other shards must not wait for their statements.
+    Crowd,
+}
+
+/// The askers' end; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    express: Batcher<ClaimRequest, Claim>,
+    crowd: Batcher<ClaimRequest, Claim>,
+}
 
 /// Answers claims until nobody asks any more.
 pub struct Claimer {
-    queue: BatchQueue<ClaimRequest, Claim>,
+    express: BatchQueue<ClaimRequest, Claim>,
+    crowd: BatchQueue<ClaimRequest, Claim>,
     statements: Statements,
 }
 
 /// Runs on sessions with `synchronous_commit = off`.
-struct Statements(Store);
+#[derive(Clone)]
+struct Statements {
+    store: Store,
+    metrics: Metrics,
+}
 
-/// Makes both ends, given a pool of such sessions.
+/// Makes both ends, given a pool of such sessions, one for each lane.
 #[must_use]
-pub fn claims(relaxed: Store) -> (Claims, Claimer) {
-    let (claims, queue) = batches(CLAIM_MAX);
+pub fn claims(relaxed: Store, metrics: Metrics) -> (Claims, Claimer) {
+    let (express, express_queue) = batches(CLAIM_MAX);
+    let (crowd, crowd_queue) = batches(CLAIM_MAX);
     (
-        claims,
+        Claims { express, crowd },
         Claimer {
-            queue,
-            statements: Statements(relaxed),
+            express: express_queue,
+            crowd: crowd_queue.with_pause(CROWD_GATHERS),
+            statements: Statements {
+                store: relaxed,
+                metrics,
+            },
         },
     )
 }
 
+impl Claims {
+    /// Asks, and waits for the answer for as long as it takes. `None` when the claimer has ended.
+    pub async fn ask(&self, lane: ClaimLane, request: ClaimRequest) -> Option<Claim> {
+        match lane {
+            ClaimLane::Express => self.express.ask(request).await,
+            ClaimLane::Crowd => self.crowd.ask(request).await,
+        }
+    }
+}
+
 impl Claimer {
     pub async fn run(self) {
-        self.queue.run(self.statements).await;
+        let express = self.express.run(self.statements.clone());
+        tokio::join!(express, self.crowd.run(self.statements));
     }
 }
 
@@ -48,7 +89,11 @@ impl Answer<ClaimRequest, Claim> for Statements {
     const WHAT: &'static str = "claim events";
 
     async fn answer(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
-        claim(&self.0, requests).await
+        let started = Instant::now();
+        let claims = claim(&self.store, requests).await?;
+        self.metrics
+            .batch("claim", claims.len(), started.elapsed().as_secs_f64());
+        Ok(claims)
     }
 }
 

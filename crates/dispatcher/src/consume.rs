@@ -7,12 +7,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Handles one message; settles its receipt, or drops it to put the message back.
+/// Handles one message; settles its receipt, or drops it to put the message back. It is told how many others of the same
+/// queue are being handled.
 pub trait Handle: Send + Sync + 'static {
     fn handle(
         self: Arc<Self>,
         message: Delivery,
         link: Arc<Link>,
+        beside: usize,
     ) -> impl Future<Output = ()> + Send;
 }
 
@@ -71,7 +73,12 @@ async fn take<H: Handle>(
 ) {
     let tasks = TaskTracker::new();
     while let Some(Some(message)) = draining.run_until_cancelled(consumer.next()).await {
-        let handling = handler.clone().handle(message, consumer.link().clone());
+        // In a box, since it is large and would be moved thrice on its way into the task, and once more at its end.
+        let handling = Box::pin(handler.clone().handle(
+            message,
+            consumer.link().clone(),
+            tasks.len(),
+        ));
         tasks.spawn(work.track_future(handling));
     }
     if consumer.link().is_lost() {

@@ -89,7 +89,7 @@ pub struct Due {
 }
 
 impl Handle for Due {
-    async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>) {
+    async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>, _beside: usize) {
         let trace = Trace::read(message.headers());
         let result = match Announcement::read(&message) {
             Ok(announcement) => {

@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 
 use crate::attempt::{Attempts, Progress, PutOff};
 use crate::catalogue::Catalogue;
-use crate::claims::Claims;
+use crate::claims::{ClaimLane, Claims};
 use crate::consume::Handle;
 use crate::first_attempts::{FirstAttempts, Origin, State, Target};
 use crate::graveyard::Graveyard;
@@ -33,6 +33,8 @@ use crate::subscriptions::{LoaderGone, Partner, Subscriptions};
 
 /// A message that came back this often is handled alone: it may be what kills its process.
 const ALONE_AFTER: u32 = 3;
+/// From so many events of a shard under way on, the next one is claimed with the crowd.
+const CROWD: usize = 64;
 /// What became of a message that goes back.
 const PUT_BACK: &str = "put_back";
 
@@ -57,6 +59,8 @@ pub struct FanOut {
 /// What becomes of the message.
 enum Fate {
     Done(&'static str),
+    /// Another copy is being processed.
+    InProgress,
     Rejected(Rejection),
     /// Nobody can do anything about it; the sentence says why.
     Dead(String),
@@ -73,7 +77,7 @@ struct Claimed {
 }
 
 impl Handle for FanOut {
-    async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>) {
+    async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>, beside: usize) {
         let span = tracing::info_span!(
             "process event",
             otel.kind = "consumer",
@@ -82,15 +86,20 @@ impl Handle for FanOut {
             messaging.rabbitmq.destination.routing_key = message.routing_key,
         );
         Trace::read(message.headers()).adopt(&span);
-        self.settle(message, link).instrument(span).await;
+        let lane = if beside < CROWD {
+            ClaimLane::Express
+        } else {
+            ClaimLane::Crowd
+        };
+        self.settle(message, link, lane).instrument(span).await;
     }
 }
 
 impl FanOut {
-    async fn settle(&self, message: Delivery, link: Arc<Link>) {
+    async fn settle(&self, message: Delivery, link: Arc<Link>, lane: ClaimLane) {
         // A message of a lost link is somebody else's: what waits for Postgres gives it up.
         let prepared = tokio::select! {
-            prepared = self.prepare(&message, &link) => prepared,
+            prepared = self.prepare(&message, &link, lane) => prepared,
             () = link.lost() => Err(Fate::Back),
         };
         let fate = match prepared {
@@ -101,6 +110,10 @@ impl FanOut {
             Fate::Done(result) => {
                 message.receipt.ack();
                 result
+            }
+            Fate::InProgress => {
+                message.receipt.ack();
+                "in_progress"
             }
             Fate::Rejected(rejection) => self.reject(message, &link, &rejection).await,
             Fate::Dead(reason) => {
@@ -142,18 +155,46 @@ impl FanOut {
         }
     }
 
-    /// All that comes before anything is sent. A message that came back too often goes through it alone.
-    async fn prepare(&self, message: &Delivery, link: &Link) -> Result<Claimed, Fate> {
-        if message.delivery_count() >= ALONE_AFTER {
-            let _alone = self.alone.write().await;
-            self.claim(message, link).await
-        } else {
-            let _together = self.alone.read().await;
-            self.claim(message, link).await
+    /// All that comes before anything is sent. A copy that may take the claim over waits for its holder first.
+    async fn prepare(
+        &self,
+        message: &Delivery,
+        link: &Link,
+        lane: ClaimLane,
+    ) -> Result<Claimed, Fate> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.prepare_now(message, link, lane).await {
+                Err(Fate::InProgress) if may_take_over(message) => {
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                prepared => return prepared,
+            }
         }
     }
 
-    async fn claim(&self, message: &Delivery, link: &Link) -> Result<Claimed, Fate> {
+    /// A message that came back too often goes through this alone.
+    async fn prepare_now(
+        &self,
+        message: &Delivery,
+        link: &Link,
+        lane: ClaimLane,
+    ) -> Result<Claimed, Fate> {
+        if message.delivery_count() >= ALONE_AFTER {
+            let _alone = self.alone.write().await;
+            self.claim(message, link, lane).await
+        } else {
+            let _together = self.alone.read().await;
+            self.claim(message, link, lane).await
+        }
+    }
+
+    async fn claim(
+        &self,
+        message: &Delivery,
+        link: &Link,
+        lane: ClaimLane,
+    ) -> Result<Claimed, Fate> {
         let event = broker::envelope::decode(message).map_err(Fate::Rejected)?;
         self.catalogue.check(&event).await.map_err(Fate::Rejected)?;
         let partner = match self.subscriptions.of(event.partner_id).await {
@@ -168,9 +209,9 @@ impl FanOut {
             partner_id: event.partner_id,
             event_id: event.id.clone(),
             content_hash: event.content_hash,
-            takeover: message.came_back() || message.headers().contains(SENT_AGAIN),
+            takeover: may_take_over(message),
         };
-        match self.claims.ask(request).await {
+        match self.claims.ask(lane, request).await {
             Some(Claim::Held(key)) => {
                 let body = event.render();
                 Ok(Claimed {
@@ -181,7 +222,7 @@ impl FanOut {
                 })
             }
             Some(Claim::Duplicate) => Err(Fate::Done("duplicate")),
-            Some(Claim::InProgress) => Err(Fate::Done("in_progress")),
+            Some(Claim::InProgress) => Err(Fate::InProgress),
             Some(Claim::Conflict) => Err(Fate::Rejected(id_conflict(&event))),
             None => Err(Fate::Back),
         }
@@ -190,6 +231,7 @@ impl FanOut {
     /// Makes the first attempts and records the event with what became of them.
     async fn deliver(&self, claimed: Claimed, message: &Delivery, link: &Arc<Link>) -> Fate {
         runtime::fail_point!("fan_out.claimed");
+        let coming = self.recorder.expect_event();
         let from = Origin {
             link: link.clone(),
             taken_at: message.received_at,
@@ -214,7 +256,9 @@ impl FanOut {
         deliveries.extend(self.unreadable(&claimed));
         let claim = claimed.as_fresh_copy();
         let conflict = id_conflict(&claimed.event);
-        let recorded = self.recorder.event(claimed.recorded(message, deliveries));
+        let recorded = self
+            .recorder
+            .event(coming, claimed.recorded(message, deliveries));
         // Attempts still under way go on meanwhile, and end in rows of their own once the event is recorded.
         let recording = match first.into_stragglers() {
             None => recorded.await,
@@ -244,7 +288,7 @@ impl FanOut {
         let mut backoff = Backoff::default();
         loop {
             tokio::time::sleep(backoff.next_delay()).await;
-            match self.claims.ask(claim.clone()).await {
+            match self.claims.ask(ClaimLane::Express, claim.clone()).await {
                 Some(Claim::InProgress) => {}
                 Some(Claim::Duplicate) => return Fate::Done("duplicate"),
                 Some(Claim::Conflict) => return Fate::Rejected(conflict),
@@ -335,6 +379,10 @@ impl Claimed {
             deliveries,
         }
     }
+}
+
+fn may_take_over(message: &Delivery) -> bool {
+    message.came_back() || message.headers().contains(SENT_AGAIN)
 }
 
 fn unknown_partner(event: &Event) -> Rejection {

@@ -32,10 +32,10 @@ pub struct Metrics {
     pub announcements_taken: IntCounterVec,
     /// Announcements published after a commit, by result: confirmed, left_to_sweep.
     pub announcements_sent: IntCounterVec,
-    /// Rows in a batch of `record`.
-    pub record_rows: Histogram,
-    /// Seconds that a batch of `record` took.
-    pub record_seconds: Histogram,
+    /// Rows in a batch, by step (claim, record).
+    pub batch_rows: HistogramVec,
+    /// Seconds that a batch took in Postgres, by step.
+    pub batch_seconds: HistogramVec,
     /// Requests in flight, by lane.
     pub in_flight: IntGaugeVec,
     /// Requests in flight to webhooks under suspicion, by lane.
@@ -55,6 +55,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Notes a batch that Postgres took.
+    pub fn batch(&self, step: &str, rows: usize, seconds: f64) {
+        self.batch_rows
+            .with_label_values(&[step])
+            .observe(rows as f64);
+        self.batch_seconds
+            .with_label_values(&[step])
+            .observe(seconds);
+    }
+
     /// Makes and registers all of them.
     ///
     /// # Errors
@@ -82,11 +92,11 @@ impl Metrics {
                 "attempt_duration_seconds",
                 "Duration of attempts by lane.",
                 &["lane"],
+                SECONDS,
             )?,
             first_attempt_delay_seconds: make.histogram(
                 "event_to_first_attempt_seconds",
                 "Time from taking an event to its first attempts.",
-                SECONDS,
             )?,
             parked: make.counters(
                 "deliveries_parked_total",
@@ -103,10 +113,16 @@ impl Metrics {
                 "Announcements handed to the retry service by result.",
                 &["result"],
             )?,
-            record_rows: make.histogram("record_batch_rows", "Rows in a recorded batch.", ROWS)?,
-            record_seconds: make.histogram(
-                "record_batch_seconds",
-                "Duration of recording a batch.",
+            batch_rows: make.histograms(
+                "batch_rows",
+                "Rows in a batch by step.",
+                &["step"],
+                ROWS,
+            )?,
+            batch_seconds: make.histograms(
+                "batch_seconds",
+                "Duration of a batch in Postgres by step.",
+                &["step"],
                 SECONDS,
             )?,
             in_flight: make.gauges(
@@ -188,15 +204,10 @@ impl Maker<'_> {
         self.add(IntGaugeVec::new(Self::opts(name, help), labels)?)
     }
 
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
         let opts = HistogramOpts {
             common_opts: Self::opts(name, help),
-            buckets: buckets.to_vec(),
+            buckets: SECONDS.to_vec(),
         };
         self.add(Histogram::with_opts(opts)?)
     }
@@ -206,10 +217,11 @@ impl Maker<'_> {
         name: &str,
         help: &str,
         labels: &[&str],
+        buckets: &[f64],
     ) -> Result<HistogramVec, prometheus::Error> {
         let opts = HistogramOpts {
             common_opts: Self::opts(name, help),
-            buckets: SECONDS.to_vec(),
+            buckets: buckets.to_vec(),
         };
         self.add(HistogramVec::new(opts, labels)?)
     }

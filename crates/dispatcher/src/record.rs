@@ -2,26 +2,34 @@
 //!
 //! Reads nothing. Writes through [`store::record`], disables webhooks that are gone, and hands scheduled deliveries
 //! to [`crate::announce`]. Woken by whatever comes in: a batch is all that gathered while the previous one was
-//! written, so an idle dispatcher records at once.
+//! written, and what comes within a moment if more is on its way than has come. So an idle dispatcher records at once.
 
-use std::collections::HashSet;
+mod coming;
+mod pending;
+
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use domain::attempt::Attempt;
-use domain::id::{EventId, PartnerId, WebhookId};
+use domain::id::WebhookId;
 use domain::webhook::DisabledReason;
 use runtime::Backoff;
 use store::record::{Batch, EndedAttempt, Marking, ParkedDelivery, Recorded, RecordedEvent};
 use store::{Store, StoreError};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use crate::announce::Announcer;
 use crate::batch::wait_after;
 use crate::blockage::Blockage;
 use crate::metrics::Metrics;
 use crate::service::NAME;
+
+pub use coming::Coming;
+use coming::OnTheirWay;
+use pending::{Pending, gone, take_repeated};
+
+/// Longest wait for more. A commit costs Postgres as much as a dozen rows, and nobody waits for one but the broker.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// What became of an event, or the words with which Postgres refused its rows for good.
 pub type Recording = Result<Marking, String>;
@@ -38,11 +46,13 @@ enum Item {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     sender: mpsc::Sender<Item>,
+    on_their_way: OnTheirWay,
 }
 
 /// The writers behind it.
 pub struct RecordQueue {
     receiver: Mutex<mpsc::Receiver<Item>>,
+    on_their_way: OnTheirWay,
     batch_max: usize,
     store: Store,
     announcer: Announcer,
@@ -60,25 +70,37 @@ pub fn recorder(
     batch_max: usize,
 ) -> (Recorder, Arc<RecordQueue>) {
     let (sender, receiver) = mpsc::channel(batch_max);
+    let on_their_way = OnTheirWay::default();
     let queue = RecordQueue {
         receiver: Mutex::new(receiver),
+        on_their_way: on_their_way.clone(),
         batch_max,
         store,
         announcer,
         blockage,
         metrics,
     };
-    (Recorder { sender }, Arc::new(queue))
+    let recorder = Recorder {
+        sender,
+        on_their_way,
+    };
+    (recorder, Arc::new(queue))
 }
 
 impl Recorder {
+    /// Says that there will be an event to record.
+    pub fn expect_event(&self) -> Coming {
+        self.on_their_way.enter()
+    }
+
     /// Records an event; returns once it is committed. `None` when the writers have ended.
-    pub async fn event(&self, event: RecordedEvent) -> Option<Recording> {
+    pub async fn event(&self, coming: Coming, event: RecordedEvent) -> Option<Recording> {
         let (sender, receiver) = oneshot::channel();
         self.sender
             .send(Item::Event(Box::new(event), sender))
             .await
             .ok()?;
+        drop(coming);
         receiver.await.ok()
     }
 
@@ -104,20 +126,29 @@ impl RecordQueue {
         let mut put_back = Vec::new();
         loop {
             let mut items = std::mem::take(&mut put_back);
-            if items.is_empty()
-                && self
-                    .receiver
-                    .lock()
-                    .await
-                    .recv_many(&mut items, self.batch_max)
-                    .await
-                    == 0
-            {
+            if items.is_empty() && !self.gather(&mut items).await {
                 return;
             }
             put_back = take_repeated(&mut items);
             self.write(items).await;
         }
+    }
+
+    /// The next batch; `false` when nothing more can come.
+    async fn gather(&self, items: &mut Vec<Item>) -> bool {
+        let mut receiver = self.receiver.lock().await;
+        if receiver.recv_many(items, self.batch_max).await == 0 {
+            return false;
+        }
+        let until = tokio::time::Instant::now() + GATHER;
+        while items.len() < self.batch_max && items.len() <= self.on_their_way.count() {
+            let room = self.batch_max - items.len();
+            match timeout_at(until, receiver.recv_many(items, room)).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        true
     }
 
     async fn write(&self, items: Vec<Item>) {
@@ -155,9 +186,6 @@ impl RecordQueue {
         let started = Instant::now();
         let mut connection = self.store.get().await?;
         let recorded = store::record::record(&mut connection, batch).await?;
-        self.metrics
-            .record_seconds
-            .observe(started.elapsed().as_secs_f64());
         let rows = batch
             .events
             .iter()
@@ -165,7 +193,8 @@ impl RecordQueue {
             .sum::<usize>()
             + batch.ended.len()
             + batch.parked.len();
-        self.metrics.record_rows.observe(rows as f64);
+        self.metrics
+            .batch("record", rows, started.elapsed().as_secs_f64());
         Ok(recorded)
     }
 
@@ -234,99 +263,4 @@ impl RecordQueue {
             }
         }
     }
-}
-
-/// Takes out events whose partner and id stand in the batch before: one statement can't touch a claim twice.
-fn take_repeated(items: &mut Vec<Item>) -> Vec<Item> {
-    let mut seen: HashSet<(PartnerId, EventId)> = HashSet::new();
-    items
-        .extract_if(.., |item| match item {
-            Item::Event(event, _) => !seen.insert((event.partner_id, event.event_id.clone())),
-            Item::Ended(_) | Item::Parked(..) => false,
-        })
-        .collect()
-}
-
-/// A batch with the ways back to those who wait for it, in the same order.
-struct Pending {
-    batch: Batch,
-    events: Vec<oneshot::Sender<Recording>>,
-    parked: Vec<oneshot::Sender<()>>,
-}
-
-impl Pending {
-    fn new(items: Vec<Item>) -> Self {
-        let mut pending = Self {
-            batch: Batch::default(),
-            events: Vec::new(),
-            parked: Vec::new(),
-        };
-        for item in items {
-            match item {
-                Item::Event(event, reply) => {
-                    pending.batch.events.push(*event);
-                    pending.events.push(reply);
-                }
-                Item::Ended(ended) => pending.batch.ended.push(*ended),
-                Item::Parked(parked, reply) => {
-                    pending.batch.parked.push(parked);
-                    pending.parked.push(reply);
-                }
-            }
-        }
-        pending
-    }
-
-    fn len(&self) -> usize {
-        self.batch.events.len() + self.batch.ended.len() + self.batch.parked.len()
-    }
-
-    fn into_halves(self) -> [Self; 2] {
-        let events = self
-            .batch
-            .events
-            .into_iter()
-            .zip(self.events)
-            .map(|(e, r)| Item::Event(Box::new(e), r));
-        let ended = self
-            .batch
-            .ended
-            .into_iter()
-            .map(|e| Item::Ended(Box::new(e)));
-        let parked = self
-            .batch
-            .parked
-            .into_iter()
-            .zip(self.parked)
-            .map(|(p, r)| Item::Parked(p, r));
-        let mut items: Vec<_> = events.chain(ended).chain(parked).collect();
-        let half = items.split_off(items.len() / 2);
-        [Self::new(half), Self::new(items)]
-    }
-
-    fn drop_bytes(&mut self) {
-        let firsts = self
-            .batch
-            .events
-            .iter_mut()
-            .flat_map(|e| &mut e.deliveries)
-            .filter_map(|d| d.attempt.as_mut());
-        for attempt in firsts.chain(self.batch.ended.iter_mut().map(|e| &mut e.attempt)) {
-            if let Some(response) = attempt.response.as_mut() {
-                response.headers = Bytes::new();
-                response.body = Bytes::new();
-            }
-        }
-    }
-}
-
-/// Webhooks that answered 410, with the version that was sent.
-fn gone(batch: &Batch) -> HashSet<(WebhookId, i32)> {
-    let first = batch.events.iter().flat_map(|e| &e.deliveries);
-    let first = first.filter(|d| d.attempt.as_ref().is_some_and(Attempt::is_gone));
-    let later = batch.ended.iter().filter(|e| e.attempt.is_gone());
-    first
-        .map(|d| (d.webhook_id, d.webhook_version))
-        .chain(later.map(|e| (e.webhook_id, e.sent_version)))
-        .collect()
 }

@@ -37,7 +37,7 @@ struct Body {
 }
 
 impl Handle for TestCalls {
-    async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>) {
+    async fn handle(self: Arc<Self>, message: Delivery, link: Arc<Link>, _beside: usize) {
         if let Some(reply) = self.answer(&message, &link).await {
             // Whoever asked gets no answer in time then, and is told that.
             if let Err(error) = self.publisher.publish(reply).await {

@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 
-use diesel::sql_types::{Array, BigInt, Binary, Bool, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Double, Text, Uuid as SqlUuid};
 use diesel::{OptionalExtension as _, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::content_hash::ContentHash;
@@ -23,7 +23,7 @@ pub struct ClaimRequest {
     pub event_id: EventId,
     pub content_hash: ContentHash,
     /// Whether this is a redelivered copy, or one that an operator sent again: it takes over a claim that is not
-    /// recorded. A fresh copy takes over only one older than [`FRESH_TAKEOVER_S`].
+    /// recorded within [`TAKEOVER_S`]. A fresh copy takes over only one older than [`FRESH_TAKEOVER_S`].
     pub takeover: bool,
 }
 
@@ -34,14 +34,19 @@ pub enum Claim {
     Held(EventKey),
     /// The same event is recorded already.
     Duplicate,
-    /// Another copy of the same event is being processed, and its message not yet acknowledged.
+    /// Another copy of the same event is being processed, and its message not yet acknowledged; or was, a moment ago.
     InProgress,
     /// The id was used for an event of another type or with other data.
     Conflict,
 }
 
+/// Age in seconds from which a redelivered copy takes over a claim. A broker that restarts hands out a redelivered
+/// copy and one that its publisher sent again side by side; whichever comes first is recorded within this time, unless
+/// its holder is gone.
+pub const TAKEOVER_S: f64 = 1.0;
+
 /// Age in seconds from which a fresh copy takes over a claim that was never recorded.
-pub const FRESH_TAKEOVER_S: i32 = 60;
+pub const FRESH_TAKEOVER_S: f64 = 60.0;
 
 /// How often a batch is looked at again because a claim was trimmed between two of its statements.
 const ROUNDS_MAX: usize = 3;
@@ -219,7 +224,7 @@ async fn take_over(
          FROM unnest($1, $2, $3, $4, $5) AS i(partner_id, event_id, content_hash, seed, takeover) \
          WHERE c.partner_id = i.partner_id AND c.event_id = i.event_id \
            AND c.recorded_at IS NULL AND c.content_hash = i.content_hash \
-           AND (i.takeover OR c.claimed_at < clock_timestamp() - make_interval(secs => $6)) \
+           AND c.claimed_at < clock_timestamp() - make_interval(secs => CASE WHEN i.takeover THEN $6 ELSE $7 END) \
          RETURNING c.event_key",
     ))
     .bind::<Array<BigInt>, _>(column(met, |o| o.request.partner_id.0))
@@ -227,7 +232,8 @@ async fn take_over(
     .bind::<Array<Binary>, _>(column(met, |o| o.request.content_hash.as_slice()))
     .bind::<Array<SqlUuid>, _>(column(met, |o| o.seed))
     .bind::<Array<Bool>, _>(column(met, |o| o.request.takeover))
-    .bind::<diesel::sql_types::Double, _>(f64::from(FRESH_TAKEOVER_S))
+    .bind::<Double, _>(TAKEOVER_S)
+    .bind::<Double, _>(FRESH_TAKEOVER_S)
     .prepared()
     .load(connection)
     .await?;

@@ -111,6 +111,7 @@ async fn a_redelivered_copy_takes_an_unrecorded_claim_over_under_a_new_key() {
     let fixture = Fixture::new().await;
     let mut session = fixture.session().await;
     let first = fixture.claim(&mut session, "evt_1").await;
+    fixture.age_claims("2 s").await;
     let request = redelivered(&fixture.claim_request("evt_1"));
     let second = held(
         claim(&mut session, std::slice::from_ref(&request))
@@ -126,14 +127,30 @@ async fn a_redelivered_copy_takes_an_unrecorded_claim_over_under_a_new_key() {
 }
 
 #[tokio::test]
+async fn a_redelivered_copy_leaves_whoever_claimed_a_moment_ago_the_time_to_record() {
+    let fixture = Fixture::new().await;
+    let mut session = fixture.session().await;
+    let key = fixture.claim(&mut session, "evt_1").await;
+    let request = redelivered(&fixture.claim_request("evt_1"));
+    // No part of a second may have passed, however busy the machine is.
+    fixture.age_claims("-60 s").await;
+    let again = claim(&mut session, std::slice::from_ref(&request))
+        .await
+        .unwrap();
+    assert_eq!(again, [Claim::InProgress]);
+    record(&mut session, &events([fixture.event(key, "evt_1", vec![])])).await;
+    assert_eq!(
+        claim(&mut session, &[request]).await.unwrap(),
+        [Claim::Duplicate]
+    );
+}
+
+#[tokio::test]
 async fn a_fresh_copy_takes_over_a_claim_that_nobody_recorded_for_a_minute() {
     let fixture = Fixture::new().await;
     let mut session = fixture.session().await;
     let first = fixture.claim(&mut session, "evt_1").await;
-    fixture
-        .sql
-        .execute("UPDATE claims SET claimed_at = claimed_at - interval '61 s'")
-        .await;
+    fixture.age_claims("61 s").await;
     let request = fixture.claim_request("evt_1");
     let second = held(
         claim(&mut session, std::slice::from_ref(&request))
@@ -177,6 +194,15 @@ async fn a_batch_is_answered_in_the_order_of_its_requests() {
 #[tokio::test]
 async fn batches_of_the_same_events_in_other_orders_do_not_block_each_other() {
     let fixture = Fixture::new().await;
+    // Every claim is old enough to be taken over at once, again and again.
+    fixture
+        .sql
+        .execute(
+            "CREATE FUNCTION make_old() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN NEW.claimed_at := now() - interval '1 hour'; RETURN NEW; END$$; \
+             CREATE TRIGGER make_old BEFORE INSERT OR UPDATE ON claims FOR EACH ROW EXECUTE FUNCTION make_old()",
+        )
+        .await;
     let requests: Vec<_> = (0..50)
         .map(|n| redelivered(&fixture.claim_request(&format!("evt_{n}"))))
         .collect();

@@ -95,6 +95,12 @@ impl Fixture {
         held(claims[0])
     }
 
+    /// Makes all claims older by a PostgreSQL interval.
+    pub async fn age_claims(&self, by: &str) {
+        let sql = format!("UPDATE claims SET claimed_at = claimed_at - interval '{by}'");
+        self.sql.execute(&sql).await;
+    }
+
     pub fn claim_request(&self, event_id: &str) -> ClaimRequest {
         ClaimRequest {
             partner_id: self.partner,

@@ -20,6 +20,7 @@ fn marking(recorded: &Recorded, key: EventKey) -> Marking {
 }
 
 async fn take_over(fixture: &Fixture, event_id: &str) -> EventKey {
+    fixture.age_claims("2 s").await;
     let request = ClaimRequest {
         takeover: true,
         ..fixture.claim_request(event_id)
@@ -304,6 +305,7 @@ async fn of_two_that_record_one_event_at_once_one_writes_it() {
             events([fixture.event(key, &event_id, vec![row])])
         };
         let early = batch(first);
+        fixture.age_claims("2 s").await;
         let (taken, late) = tokio::join!(
             async {
                 let request = ClaimRequest {

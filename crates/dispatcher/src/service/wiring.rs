@@ -118,7 +118,7 @@ impl Wiring {
             self.metrics.clone(),
             self.section.record_batch,
         );
-        let (claims, claimer) = claims(relaxed);
+        let (claims, claimer) = claims(relaxed, self.metrics.clone());
         let lease = self.section.lease();
         let (starts, starter) = starts(self.store.clone(), self.keyring.clone(), lease);
         let (subscriptions, loader) = subscriptions(

@@ -179,7 +179,7 @@ CREATE TABLE claims (
     claimed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     recorded_at  timestamptz,
     PRIMARY KEY (partner_id, event_id)
-) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 -- Rows lie in the order of their claims, so the smallest of indexes finds the old ones.
 CREATE INDEX claims_by_age ON claims USING brin (claimed_at) WITH (pages_per_range = 32);
 
