@@ -27,6 +27,7 @@ mod it {
     mod broker_publish;
     mod broker_strangers;
     mod broker_topology;
+    mod chaos;
     mod config_files;
     mod config_keys;
     mod config_service;

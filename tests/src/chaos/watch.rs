@@ -17,8 +17,8 @@ use crate::fleet::Fleet;
 
 /// Recovery that takes longer is none.
 const WELL_WITHIN: Duration = Duration::from_secs(120);
-/// Everything that is open is delivered by then: the longest wait for a retry, the sweep, and some.
-const SETTLED_WITHIN: Duration = Duration::from_secs(180);
+/// Everything that is open is delivered by then: the longest wait for a retry, the sweep's, and some.
+const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
