@@ -49,6 +49,9 @@ impl Ours {
         ours.retry.until_ready().await;
         // What earlier runs have left to be written is not this one's.
         sql.execute("CHECKPOINT").await;
+        // What was just made has no statistics yet, as it would have where partners came one by one.
+        sql.execute("ANALYZE partners, webhooks, webhook_health")
+            .await;
         ours
     }
 
