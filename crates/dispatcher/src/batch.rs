@@ -1,6 +1,6 @@
 //! Many askers, one statement: whatever was asked while the previous statement ran goes into the next one.
 //!
-//! An idle system answers at once, a busy one in large batches.
+//! An idle system answers at once, a busy one in large batches; a queue with a pause makes them larger still.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl<Q: Send + Sync, A: Send> BatchQueue<Q, A> {
                 // An asker that has given up needs no answer.
                 let _ = reply.send(answer);
             }
-            if !self.pause.is_zero() {
+            if !self.pause.is_zero() && self.receiver.len() < self.batch_max {
                 tokio::time::sleep(self.pause).await;
             }
         }
@@ -177,6 +177,29 @@ mod tests {
         let sizes = doubling.sizes.into_inner().unwrap();
         assert_eq!(sizes.iter().sum::<usize>(), 50);
         assert!(sizes.len() <= 3, "{sizes:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_during_a_pause_goes_into_one_statement() {
+        let (batcher, queue) = batches::<u32, u32>(100);
+        let queue = queue.with_pause(Duration::from_millis(10));
+        let doubling = Doubling::default();
+        let askers = async {
+            assert_eq!(batcher.ask(0).await, Some(0));
+            let asks = (1..=5).map(|n| {
+                let batcher = batcher.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_millis(n.into())).await;
+                    batcher.ask(n).await
+                }
+            });
+            let answers = futures_util::future::join_all(asks).await;
+            drop(batcher);
+            answers
+        };
+        let ((), answers) = tokio::join!(queue.run(&doubling), askers);
+        assert_eq!(answers, (1..=5).map(|n| Some(n * 2)).collect::<Vec<_>>());
+        assert_eq!(doubling.sizes.into_inner().unwrap(), [1, 5]);
     }
 
     #[tokio::test(start_paused = true)]

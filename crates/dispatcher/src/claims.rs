@@ -16,8 +16,8 @@ use crate::metrics::Metrics;
 /// Events in one statement.
 const CLAIM_MAX: usize = 500;
 
-/// How long a crowd's next batch gathers: each of its events waits for others anyway, and what a statement costs by
-/// itself is better shared by more of them.
+/// How long a crowd's next batch gathers: nearly all of its events wait for others of their shard anyway, and what a
+/// statement costs by itself is better shared by more of them.
 const CROWD_GATHERS: Duration = Duration::from_millis(4);
 
 /// Which events wait for one another.

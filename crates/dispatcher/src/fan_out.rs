@@ -15,7 +15,7 @@ use domain::event::Event;
 use domain::id::{DeliveryId, EventKey};
 use domain::rejection::{Rejection, RejectionCode};
 use runtime::Backoff;
-use store::claim::{Claim, ClaimRequest};
+use store::claim::{Claim, ClaimRequest, ClaimSeed};
 use store::record::{Marking, NewDelivery, RecordedEvent, Step};
 use tokio::sync::RwLock;
 use tokio_util::task::TaskTracker;
@@ -28,13 +28,15 @@ use crate::consume::Handle;
 use crate::first_attempts::{FirstAttempts, Origin, State, Target};
 use crate::graveyard::Graveyard;
 use crate::metrics::Metrics;
-use crate::record::Recorder;
+use crate::record::{Coming, Recorder};
 use crate::subscriptions::{LoaderGone, Partner, Subscriptions};
 
 /// A message that came back this often is handled alone: it may be what kills its process.
 const ALONE_AFTER: u32 = 3;
-/// From so many events of a shard under way on, the next one is claimed with the crowd.
+/// From so many events of a shard under way on, also those that wait for receivers, the next one is claimed with the crowd.
 const CROWD: usize = 64;
+/// How often a copy that may take a claim over looks whether its holder has recorded it.
+const HOLDER_ASKED_EVERY: Duration = Duration::from_millis(200);
 /// What became of a message that goes back.
 const PUT_BACK: &str = "put_back";
 
@@ -59,8 +61,8 @@ pub struct FanOut {
 /// What becomes of the message.
 enum Fate {
     Done(&'static str),
-    /// Another copy is being processed.
-    InProgress,
+    /// It may take over the claim that another copy holds, and not yet.
+    HolderIsYoung,
     Rejected(Rejection),
     /// Nobody can do anything about it; the sentence says why.
     Dead(String),
@@ -70,6 +72,7 @@ enum Fate {
 
 /// An event that this process holds the claim of.
 struct Claimed {
+    coming: Coming,
     key: EventKey,
     event: Event,
     partner: Arc<Partner>,
@@ -111,16 +114,12 @@ impl FanOut {
                 message.receipt.ack();
                 result
             }
-            Fate::InProgress => {
-                message.receipt.ack();
-                "in_progress"
-            }
             Fate::Rejected(rejection) => self.reject(message, &link, &rejection).await,
             Fate::Dead(reason) => {
                 let letter = DeadLetter::dead(&message, "not_recorded", &reason);
                 self.bury(message, &link, &letter, "dead").await
             }
-            Fate::Back => {
+            Fate::HolderIsYoung | Fate::Back => {
                 message.receipt.requeue();
                 PUT_BACK
             }
@@ -162,12 +161,12 @@ impl FanOut {
         link: &Link,
         lane: ClaimLane,
     ) -> Result<Claimed, Fate> {
-        let mut backoff = Backoff::default();
         loop {
             match self.prepare_now(message, link, lane).await {
-                Err(Fate::InProgress) if may_take_over(message) => {
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
+                Err(Fate::HolderIsYoung) => tokio::select! {
+                    () = tokio::time::sleep(HOLDER_ASKED_EVERY) => {}
+                    () = self.attempts.draining.cancelled() => return Err(Fate::Back),
+                },
                 prepared => return prepared,
             }
         }
@@ -182,7 +181,7 @@ impl FanOut {
     ) -> Result<Claimed, Fate> {
         if message.delivery_count() >= ALONE_AFTER {
             let _alone = self.alone.write().await;
-            self.claim(message, link, lane).await
+            self.claim(message, link, ClaimLane::Express).await
         } else {
             let _together = self.alone.read().await;
             self.claim(message, link, lane).await
@@ -205,16 +204,20 @@ impl FanOut {
         if !self.attempts.pulse.may_send(link) || self.attempts.draining.is_cancelled() {
             return Err(Fate::Back);
         }
+        let takeover = message.came_back() || message.headers().contains(SENT_AGAIN);
         let request = ClaimRequest {
             partner_id: event.partner_id,
             event_id: event.id.clone(),
             content_hash: event.content_hash,
-            takeover: may_take_over(message),
+            takeover,
+            seed: ClaimSeed::random(),
         };
+        let coming = self.recorder.expect_event();
         match self.claims.ask(lane, request).await {
             Some(Claim::Held(key)) => {
                 let body = event.render();
                 Ok(Claimed {
+                    coming,
                     key,
                     event,
                     partner,
@@ -222,7 +225,8 @@ impl FanOut {
                 })
             }
             Some(Claim::Duplicate) => Err(Fate::Done("duplicate")),
-            Some(Claim::InProgress) => Err(Fate::InProgress),
+            Some(Claim::InProgress) if takeover => Err(Fate::HolderIsYoung),
+            Some(Claim::InProgress) => Err(Fate::Done("in_progress")),
             Some(Claim::Conflict) => Err(Fate::Rejected(id_conflict(&event))),
             None => Err(Fate::Back),
         }
@@ -231,7 +235,6 @@ impl FanOut {
     /// Makes the first attempts and records the event with what became of them.
     async fn deliver(&self, claimed: Claimed, message: &Delivery, link: &Arc<Link>) -> Fate {
         runtime::fail_point!("fan_out.claimed");
-        let coming = self.recorder.expect_event();
         let from = Origin {
             link: link.clone(),
             taken_at: message.received_at,
@@ -256,9 +259,8 @@ impl FanOut {
         deliveries.extend(self.unreadable(&claimed));
         let claim = claimed.as_fresh_copy();
         let conflict = id_conflict(&claimed.event);
-        let recorded = self
-            .recorder
-            .event(coming, claimed.recorded(message, deliveries));
+        let (coming, event) = claimed.recorded(message, deliveries);
+        let recorded = self.recorder.event(coming, event);
         // Attempts still under way go on meanwhile, and end in rows of their own once the event is recorded.
         let recording = match first.into_stragglers() {
             None => recorded.await,
@@ -357,13 +359,14 @@ impl Claimed {
             event_id: self.event.id.clone(),
             content_hash: self.event.content_hash,
             takeover: false,
+            seed: ClaimSeed::random(),
         }
     }
 
-    fn recorded(self, message: &Delivery, deliveries: Vec<NewDelivery>) -> RecordedEvent {
+    fn recorded(self, message: &Delivery, deliveries: Vec<NewDelivery>) -> (Coming, RecordedEvent) {
         // The span's own context where traces are exported, so that a retry hangs below the event.
         let trace = Trace::current().or(Trace::read(message.headers()));
-        RecordedEvent {
+        let event = RecordedEvent {
             key: self.key,
             partner_id: self.event.partner_id,
             event_id: self.event.id,
@@ -377,12 +380,9 @@ impl Claimed {
                 tracestate: trace.tracestate().map(str::to_owned),
             },
             deliveries,
-        }
+        };
+        (self.coming, event)
     }
-}
-
-fn may_take_over(message: &Delivery) -> bool {
-    message.came_back() || message.headers().contains(SENT_AGAIN)
 }
 
 fn unknown_partner(event: &Event) -> Rejection {

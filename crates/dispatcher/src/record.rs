@@ -2,13 +2,15 @@
 //!
 //! Reads nothing. Writes through [`store::record`], disables webhooks that are gone, and hands scheduled deliveries
 //! to [`crate::announce`]. Woken by whatever comes in: a batch is all that gathered while the previous one was
-//! written, and what comes within a moment if more is on its way than has come. So an idle dispatcher records at once.
+//! written, and what comes within a moment while as many events are on their way (see [`gather`]). Where nothing else is
+//! under way, it is written at once.
 
 mod coming;
+mod gather;
 mod pending;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use domain::id::WebhookId;
 use domain::webhook::DisabledReason;
@@ -16,7 +18,6 @@ use runtime::Backoff;
 use store::record::{Batch, EndedAttempt, Marking, ParkedDelivery, Recorded, RecordedEvent};
 use store::{Store, StoreError};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout_at;
 
 use crate::announce::Announcer;
 use crate::batch::wait_after;
@@ -26,10 +27,8 @@ use crate::service::NAME;
 
 pub use coming::Coming;
 use coming::OnTheirWay;
+use gather::gather;
 use pending::{Pending, gone, take_repeated};
-
-/// Longest wait for more. A commit costs Postgres as much as a dozen rows, and nobody waits for one but the broker.
-const GATHER: Duration = Duration::from_millis(10);
 
 /// What became of an event, or the words with which Postgres refused its rows for good.
 pub type Recording = Result<Marking, String>;
@@ -126,29 +125,15 @@ impl RecordQueue {
         let mut put_back = Vec::new();
         loop {
             let mut items = std::mem::take(&mut put_back);
-            if items.is_empty() && !self.gather(&mut items).await {
-                return;
+            if items.is_empty() {
+                let mut receiver = self.receiver.lock().await;
+                let gathered = gather(&mut receiver, &self.on_their_way, self.batch_max).await;
+                let Some(gathered) = gathered else { return };
+                items = gathered;
             }
             put_back = take_repeated(&mut items);
             self.write(items).await;
         }
-    }
-
-    /// The next batch; `false` when nothing more can come.
-    async fn gather(&self, items: &mut Vec<Item>) -> bool {
-        let mut receiver = self.receiver.lock().await;
-        if receiver.recv_many(items, self.batch_max).await == 0 {
-            return false;
-        }
-        let until = tokio::time::Instant::now() + GATHER;
-        while items.len() < self.batch_max && items.len() <= self.on_their_way.count() {
-            let room = self.batch_max - items.len();
-            match timeout_at(until, receiver.recv_many(items, room)).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => break,
-            }
-        }
-        true
     }
 
     async fn write(&self, items: Vec<Item>) {

@@ -27,7 +27,7 @@ pub const NAME: &str = "dispatcher";
 
 /// Longest wait for a name server's answer.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Sessions for claims: one statement of each lane at a time, and one more while a broken session is found out.
+/// Sessions for claims: one statement of each lane at a time, and one more while a broken one is found out.
 const CLAIM_SESSIONS: u32 = 3;
 
 /// A dispatcher with everything bound that can be refused.

@@ -161,7 +161,7 @@ pub fn is_final(delivery: &DeliveryView) -> bool {
     status.is_ok_and(DeliveryStatus::is_final)
 }
 
-/// Which version of it matched, and why nothing is sent to it now, if so.
+/// Which version of it matched, and what became of the webhook, where it gets nothing more.
 fn webhook(delivery: &DeliveryView) -> String {
     let matched = format!(
         "{}, matched in version {}",

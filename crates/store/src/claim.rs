@@ -25,6 +25,24 @@ pub struct ClaimRequest {
     /// Whether this is a redelivered copy, or one that an operator sent again: it takes over a claim that is not
     /// recorded within [`TAKEOVER_S`]. A fresh copy takes over only one older than [`FRESH_TAKEOVER_S`].
     pub takeover: bool,
+    /// By this a claim is known again as the request's own, also when the request is made twice because the first answer
+    /// was lost. Otherwise it would find itself in progress, and nobody would go on with it.
+    pub seed: ClaimSeed,
+}
+
+/// The random part of the key that a request gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimSeed(Uuid);
+
+impl ClaimSeed {
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Builder::from_unix_timestamp_millis(0, &rand::random()).into_uuid())
+    }
+
+    fn is_of(self, key: Uuid) -> bool {
+        random_part(self.0) == random_part(key)
+    }
 }
 
 /// What became of a request.
@@ -34,15 +52,16 @@ pub enum Claim {
     Held(EventKey),
     /// The same event is recorded already.
     Duplicate,
-    /// Another copy of the same event is being processed, and its message not yet acknowledged; or was, a moment ago.
+    /// Another copy of the same event is being processed, and its message not yet acknowledged; or whoever processed it
+    /// is gone, and its claim not old enough to be taken over.
     InProgress,
     /// The id was used for an event of another type or with other data.
     Conflict,
 }
 
 /// Age in seconds from which a redelivered copy takes over a claim. A broker that restarts hands out a redelivered
-/// copy and one that its publisher sent again side by side; whichever comes first is recorded within this time, unless
-/// its holder is gone.
+/// copy and one that its publisher sent again side by side. Whichever comes first is nearly always recorded within this
+/// time, unless its holder is gone; one that waits longer, for a slot or for Postgres, is sent twice.
 pub const TAKEOVER_S: f64 = 1.0;
 
 /// Age in seconds from which a fresh copy takes over a claim that was never recorded.
@@ -71,8 +90,6 @@ struct Open<'a> {
     request: &'a ClaimRequest,
     /// Where its answer goes.
     place: usize,
-    /// The random part of the key that it gets, by which its row is known again.
-    seed: Uuid,
 }
 
 #[derive(QueryableByName)]
@@ -87,6 +104,8 @@ struct FoundRow {
     partner_id: i64,
     #[diesel(sql_type = Text)]
     event_id: String,
+    #[diesel(sql_type = SqlUuid)]
+    event_key: Uuid,
     #[diesel(sql_type = Binary)]
     content_hash: Vec<u8>,
     #[diesel(sql_type = Bool)]
@@ -124,12 +143,7 @@ pub async fn claim(
 
 impl<'a> Open<'a> {
     fn new((place, request): (usize, &'a ClaimRequest)) -> Self {
-        let seed = uuid::Builder::from_unix_timestamp_millis(0, &rand::random()).into_uuid();
-        Self {
-            request,
-            place,
-            seed,
-        }
+        Self { request, place }
     }
 
     fn key(&self) -> (i64, &'a str) {
@@ -142,7 +156,9 @@ async fn settle(
     open: &[Open<'_>],
     settled: &mut HashMap<usize, Claim>,
 ) -> Result<(), StoreError> {
-    let places = open.iter().map(|o| (random_part(o.seed), o.place));
+    let places = open
+        .iter()
+        .map(|o| (random_part(o.request.seed.0), o.place));
     let places: HashMap<u128, usize> = places.collect();
     let held = insert(connection, open).await?;
     settled.extend(as_held(&held, &places));
@@ -162,7 +178,7 @@ async fn settle(
         .collect();
     for o in met {
         if let Some(row) = found.get(&o.key()) {
-            settled.entry(o.place).or_insert_with(|| refused(o, row));
+            settled.entry(o.place).or_insert_with(|| met_row(o, row));
         }
     }
     Ok(())
@@ -182,8 +198,10 @@ fn as_held(
     })
 }
 
-fn refused(open: &Open<'_>, row: &FoundRow) -> Claim {
-    if row.content_hash != open.request.content_hash {
+fn met_row(open: &Open<'_>, row: &FoundRow) -> Claim {
+    if open.request.seed.is_of(row.event_key) && !row.recorded {
+        Claim::Held(EventKey(row.event_key))
+    } else if row.content_hash != open.request.content_hash {
         Claim::Conflict
     } else if row.recorded {
         Claim::Duplicate
@@ -205,7 +223,7 @@ async fn insert(
     .bind::<Array<BigInt>, _>(column(open, |o| o.request.partner_id.0))
     .bind::<Array<Text>, _>(column(open, |o| o.request.event_id.as_str()))
     .bind::<Array<Binary>, _>(column(open, |o| o.request.content_hash.as_slice()))
-    .bind::<Array<SqlUuid>, _>(column(open, |o| o.seed))
+    .bind::<Array<SqlUuid>, _>(column(open, |o| o.request.seed.0))
     .prepared()
     .load(connection)
     .await?;
@@ -230,7 +248,7 @@ async fn take_over(
     .bind::<Array<BigInt>, _>(column(met, |o| o.request.partner_id.0))
     .bind::<Array<Text>, _>(column(met, |o| o.request.event_id.as_str()))
     .bind::<Array<Binary>, _>(column(met, |o| o.request.content_hash.as_slice()))
-    .bind::<Array<SqlUuid>, _>(column(met, |o| o.seed))
+    .bind::<Array<SqlUuid>, _>(column(met, |o| o.request.seed.0))
     .bind::<Array<Bool>, _>(column(met, |o| o.request.takeover))
     .bind::<Double, _>(TAKEOVER_S)
     .bind::<Double, _>(FRESH_TAKEOVER_S)
@@ -245,7 +263,7 @@ async fn find(
     met: &[&Open<'_>],
 ) -> Result<Vec<FoundRow>, StoreError> {
     let rows = sql_query(
-        "SELECT c.partner_id, c.event_id, c.content_hash, c.recorded_at IS NOT NULL AS recorded \
+        "SELECT c.partner_id, c.event_id, c.event_key, c.content_hash, c.recorded_at IS NOT NULL AS recorded \
          FROM claims AS c JOIN unnest($1, $2) AS i(partner_id, event_id) \
            ON c.partner_id = i.partner_id AND c.event_id = i.event_id",
     )

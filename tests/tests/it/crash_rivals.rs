@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::process::Signal;
+use tests::process::{Process, Signal};
 use tests::service::Kind;
 use tests::stack::Leftovers;
 use tests::wait::{let_pass, until_equal};
@@ -49,6 +49,44 @@ async fn an_event_in_two_dispatchers_at_once_is_recorded_by_the_second_alone() {
     assert_eq!(keys, [claimed_key(&scene).await]);
     assert_ne!(keys, [fenced]);
     scene.stack.keep(first);
+    scene.finish().await;
+}
+
+/// An event that is claimed by a dispatcher which is held there, and a copy of it that another one may take over later. The
+/// claim stays young for so many seconds.
+async fn copy_beside_a_holder(scene: &mut Scene, young_for_s: u32) -> (Process, String) {
+    let holder = scene
+        .dispatcher(&FailPoints::hold_at("fan_out.claimed"))
+        .await;
+    let id = scene.publish().await;
+    holder.until_held("fan_out.claimed").await;
+    scene.another_dispatcher().await;
+    let sql =
+        format!("UPDATE claims SET claimed_at = clock_timestamp() + interval '{young_for_s} s'");
+    scene.sql.execute(&sql).await;
+    scene.publish_again(&id).await;
+    (holder, id)
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_back_lets_whoever_claimed_a_moment_ago_record_it() {
+    let mut scene = scene().await;
+    let (holder, id) = copy_beside_a_holder(&mut scene, 60).await;
+    let_pass(Duration::from_secs(2)).await;
+    scene.assert_requests(&id, 0);
+    holder.go_on();
+    scene.until_the_copy_is_a_duplicate().await;
+    scene.assert_delivered(&id, 1, 1).await;
+    scene.stack.keep(holder);
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn a_copy_that_waits_for_a_holder_that_is_gone_takes_its_place() {
+    let mut scene = scene().await;
+    let (mut holder, id) = copy_beside_a_holder(&mut scene, 2).await;
+    holder.kill();
+    scene.assert_delivered(&id, 1, 1).await;
     scene.finish().await;
 }
 

@@ -1,6 +1,6 @@
 //! Claims: who processes an event, however many copies of it there are.
 
-use store::claim::{Claim, ClaimRequest, claim, look_up, trim};
+use store::claim::{Claim, ClaimRequest, ClaimSeed, claim, look_up, trim};
 
 use super::store_fixture::{Fixture, events, held, record};
 
@@ -8,6 +8,7 @@ use super::store_fixture::{Fixture, events, held, record};
 fn other_content(request: &ClaimRequest) -> ClaimRequest {
     ClaimRequest {
         content_hash: [8; 32],
+        seed: ClaimSeed::random(),
         ..request.clone()
     }
 }
@@ -15,6 +16,7 @@ fn other_content(request: &ClaimRequest) -> ClaimRequest {
 fn redelivered(request: &ClaimRequest) -> ClaimRequest {
     ClaimRequest {
         takeover: true,
+        seed: ClaimSeed::random(),
         ..request.clone()
     }
 }
@@ -34,13 +36,13 @@ async fn recorded(fixture: &Fixture, event_id: &str) -> ClaimRequest {
 #[tokio::test]
 async fn of_copies_that_come_at_once_one_holds_the_claim() {
     let fixture = Fixture::new().await;
-    let request = fixture.claim_request("evt_1");
     let mut sessions = Vec::new();
     for _ in 0..6 {
-        sessions.push(fixture.session().await);
+        sessions.push((fixture.session().await, [fixture.claim_request("evt_1")]));
     }
-    let requests = [request];
-    let asked = sessions.iter_mut().map(|session| claim(session, &requests));
+    let asked = sessions
+        .iter_mut()
+        .map(|(session, requests)| claim(session, requests));
     let answers = futures_util::future::try_join_all(asked).await.unwrap();
     let held = |claims: &&Vec<Claim>| matches!(claims[0], Claim::Held(_));
     assert_eq!(answers.iter().filter(held).count(), 1, "{answers:?}");
@@ -77,6 +79,24 @@ async fn another_event_under_the_same_id_is_a_conflict_recorded_or_not() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_made_again_because_its_answer_was_lost_holds_what_it_held() {
+    let fixture = Fixture::new().await;
+    let mut session = fixture.session().await;
+    let requests = [fixture.claim_request("evt_1")];
+    let first = held(claim(&mut session, &requests).await.unwrap()[0]);
+    // Were it answered "in progress", its message would be acknowledged, and nobody would send it.
+    let again = held(claim(&mut session, &requests).await.unwrap()[0]);
+    assert_eq!(first, again);
+    record(
+        &mut session,
+        &events([fixture.event(first, "evt_1", vec![])]),
+    )
+    .await;
+    let late = claim(&mut session, &requests).await.unwrap();
+    assert_eq!(late, [Claim::Duplicate]);
 }
 
 #[tokio::test]
@@ -158,6 +178,7 @@ async fn a_fresh_copy_takes_over_a_claim_that_nobody_recorded_for_a_minute() {
             .unwrap()[0],
     );
     assert_ne!(first, second);
+    let request = fixture.claim_request("evt_1");
     let third = claim(&mut session, &[request]).await.unwrap();
     assert_eq!(
         third,
@@ -204,11 +225,11 @@ async fn batches_of_the_same_events_in_other_orders_do_not_block_each_other() {
         )
         .await;
     let requests: Vec<_> = (0..50)
-        .map(|n| redelivered(&fixture.claim_request(&format!("evt_{n}"))))
+        .map(|n| fixture.claim_request(&format!("evt_{n}")))
         .collect();
     let mut batches: Vec<_> = (0..4)
         .map(|n| {
-            let mut batch = requests.clone();
+            let mut batch: Vec<_> = requests.iter().map(redelivered).collect();
             batch.rotate_left(n * 13);
             batch
         })

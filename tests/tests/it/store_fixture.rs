@@ -12,7 +12,7 @@ use domain::plan::Plan;
 use domain::secret::Secret;
 use domain::webhook_url::WebhookUrl;
 use rand::Rng as _;
-use store::claim::{Claim, ClaimRequest, claim};
+use store::claim::{Claim, ClaimRequest, ClaimSeed, claim};
 use store::delivery::{DeliveryView, StartRequest, Starting};
 use store::keyring::{self, Keyring};
 use store::record::{Batch, EndedAttempt, NewDelivery, Recorded, RecordedEvent, Step, Trace};
@@ -107,6 +107,7 @@ impl Fixture {
             event_id: event_id.parse().unwrap(),
             content_hash: [7; 32],
             takeover: false,
+            seed: ClaimSeed::random(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! How many events are on their way to be recorded: whether it is worth it for a batch to wait for more.
+//! How many events are on their way to be recorded: whether it is worth it for a batch to wait for more. From the question
+//! for the claim to the hand-over, however long receivers take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ pub(super) struct OnTheirWay(Arc<AtomicUsize>);
 
 /// An event on its way, until it is handed over or given up, either of which drops this.
 #[derive(Debug)]
-#[must_use = "batches wait for it as long as it lives"]
+#[must_use = "batches wait for it while it lives, each for a moment"]
 pub struct Coming(OnTheirWay);
 
 impl OnTheirWay {

@@ -77,3 +77,44 @@ fn a_body_that_may_have_been_cut_is_shown_with_a_note() {
     assert!(text(256, None).ends_with(&note(256)));
     assert!(text(100, None).ends_with("xxx\n"));
 }
+
+fn to_webhook(state: &str) -> DeliveryView {
+    DeliveryView {
+        id: uuid::Uuid::nil(),
+        event_id: "evt_1".to_owned(),
+        event_type: "listing.updated".to_owned(),
+        partner_id: 1,
+        webhook_id: 7,
+        webhook_version: 2,
+        webhook_state: state.to_owned(),
+        status: "cancelled".to_owned(),
+        turn: 1,
+        attempts: 1,
+        parkings: 0,
+        park_reason: None,
+        next_attempt_at: None,
+        expires_at: DateTime::UNIX_EPOCH,
+        origin: None,
+        traceparent: None,
+        created_at: DateTime::UNIX_EPOCH,
+        finished_at: None,
+        response_code: None,
+        error_kind: None,
+        error: None,
+    }
+}
+
+#[test]
+fn what_became_of_the_webhook_is_told_where_nothing_is_sent_to_it() {
+    let told = |state| webhook(&to_webhook(state));
+    assert_eq!(told("active"), "7, matched in version 2");
+    for (state, words) in [
+        ("gone", "disabled: its receiver answered 410 Gone"),
+        ("failing", "disabled: nothing but failures for days"),
+        ("disabled", "disabled"),
+        ("deleted", "deleted"),
+        ("suspended", "suspended with its partner"),
+    ] {
+        assert_eq!(told(state), format!("7, matched in version 2, now {words}"));
+    }
+}
