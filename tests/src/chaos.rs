@@ -64,8 +64,8 @@ pub struct Options {
     pub progress: fn(&str),
 }
 
-/// After this no fault strikes any more, so that all of it takes less than 45 minutes: what is settled in the end takes
-/// minutes too.
+/// After this no fault strikes any more. What remains is to settle, which takes a minute where all is well, so that all of it
+/// takes less than 45.
 const FAULTS_WITHIN: Duration = Duration::from_secs(38 * 60);
 
 /// Everything that is there while faults strike.

@@ -34,6 +34,8 @@ mod it {
     mod config_text;
     mod crash;
     #[cfg(feature = "fail-points")]
+    mod crash_due;
+    #[cfg(feature = "fail-points")]
     mod crash_event;
     #[cfg(feature = "fail-points")]
     mod crash_fixture;

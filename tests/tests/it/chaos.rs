@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use tests::chaos::{self, Length, Options};
+use tests::chaos::{self, Fault, Length, Options};
 
 /// Anybody who changes it gets another order and other moments.
 const SEED: u64 = 20;
-/// The machine may be busy with other tests.
+/// What two cores bear with debug builds, however busy.
 const EVENTS_PER_SECOND: u32 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,6 +22,7 @@ async fn whatever_is_killed_stopped_or_starved_nothing_is_lost() {
     };
     let report = chaos::run(options, &folder).await;
     assert!(report.passed(), "{}", report.table());
+    assert_eq!(report.strikes.len(), Fault::ALL.len());
     assert!(
         report.account.total().confirmed > 1_000,
         "{}",

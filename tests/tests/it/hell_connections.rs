@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::receiver::RawReceiver;
+use tests::wait::let_pass;
 use tokio::net::TcpSocket;
 
 use super::hell_fixture::Hell;
@@ -64,7 +65,7 @@ async fn resetting_after(answer: &'static [u8]) -> RawReceiver {
     RawReceiver::start(move |_, mut peer| async move {
         peer.read_request().await?;
         peer.write(answer).await?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let_pass(Duration::from_secs(1)).await;
         peer.reset_on_close().ok()
     })
     .await

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tests::wait::let_pass;
 use tests::{Answer, Receiver, eventually};
 
 use super::hell_fixture::{Delivery, Hell};
@@ -13,7 +14,7 @@ const TIMED_OUT: &str = "no answer within 1.5 s";
 /// A probe takes 1.5 s until it is given up, and the next one comes a second later at the soonest.
 const MOST_OF_A_PROBE: Duration = Duration::from_secs(1);
 /// How long each answer takes while there still is one.
-const SLOWER_AND_SLOWER_MS: [u64; 5] = [0, 100, 200, 400, 800];
+const SLOWER_AND_SLOWER_MS: [u64; 5] = [0, 100, 200, 400, 600];
 
 async fn hell() -> Hell {
     Hell::start_with(&[
@@ -80,7 +81,7 @@ async fn a_receiver_that_slows_down_is_left_alone_probed_and_given_everything_on
     // Whoever comes first when its time is over is the probe; as long as that fails, nobody else is sent.
     let asked = receiver.requests().len();
     receiver.wait_for(asked + 1).await;
-    tokio::time::sleep(MOST_OF_A_PROBE).await;
+    let_pass(MOST_OF_A_PROBE).await;
     assert_eq!(receiver.requests().len(), asked + 1);
 
     receiver.always(Answer::ok());

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tests::load::{Arrivals, Clock, LoadReceiver, Pace, Published, Publisher, Tally, Target};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::Latency;
@@ -60,6 +61,17 @@ impl Load {
             .run(first, pace, self.duration, self.count_max, partner)
             .await
     }
+}
+
+/// Publishes two loads side by side, in tasks of their own: in one, each would count the other's work as latency.
+pub async fn publish_both(one: Load, other: Load, clock: Clock) -> (Published, Published) {
+    let [mut one, mut other] = [one, other].map(|load| {
+        let mut task = JoinSet::new();
+        task.spawn(load.publish(clock));
+        task
+    });
+    let published = tokio::join!(one.join_next(), other.join_next());
+    (published.0.unwrap().unwrap(), published.1.unwrap().unwrap())
 }
 
 /// What a run came to.

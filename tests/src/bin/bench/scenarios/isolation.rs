@@ -8,7 +8,7 @@ use tests::load::{Behaviour, Clock, LoadReceiver};
 use super::{Context, RECORDED_WITHIN, pairs};
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
-use crate::run::{Load, Outcome, PADDING_BYTES, until_accepted};
+use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
 use crate::subscribers::Subscriber;
 
 /// Partners with a healthy webhook each: partners from 1, webhooks from 0.
@@ -86,7 +86,7 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     noise.first = NEIGHBOUR_EVENTS;
     noise.partner = Box::new(move |number| NEIGHBOUR + i64::from(number) % partners);
     let clock = receiver.clock();
-    let (published, noise) = tokio::join!(load.publish(clock), noise.publish(clock));
+    let (published, noise) = publish_both(load, noise, clock).await;
 
     let expected = published.partners.len();
     let each = neighbours.behaviours.len() / usize::try_from(partners).unwrap();

@@ -12,7 +12,7 @@ use super::{Context, RECORDED_WITHIN, pairs};
 use crate::figures::median;
 use crate::ours::{Ours, delivered};
 use crate::report::{Findings, Goal, Line};
-use crate::run::{Load, Outcome, PADDING_BYTES, until_accepted};
+use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
 use crate::subscribers::Subscriber;
 
 /// Partners from 1, with one webhook each, from 0.
@@ -61,7 +61,7 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     (noise.first, noise.count_max) = (FLOOD_EVENTS, flood);
     noise.partner = Box::new(|_| FLOODING);
     let clock = receiver.clock();
-    let (others, noise) = tokio::join!(load.publish(clock), noise.publish(clock));
+    let (others, noise) = publish_both(load, noise, clock).await;
     let expected = others.partners.len() + noise.partners.len();
     until_accepted(&receiver, expected).await;
     let rows = ours.until_delivered(expected, RECORDED_WITHIN).await;
