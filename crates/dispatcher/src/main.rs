@@ -4,7 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use runtime::{Failure, Shutdown};
+
+/// A batch frees thousands of pieces of all sizes at once, on another thread than it was made on: glibc's allocator takes a
+/// fifth of the process's time for that, this one a quarter of it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Takes events from RabbitMQ and delivers them to webhooks.
 #[derive(Parser)]
