@@ -15,6 +15,7 @@
 
 mod bare;
 mod figures;
+mod lone_queue;
 mod machine;
 mod ours;
 mod report;

@@ -80,6 +80,8 @@ pub struct Outcome {
     pub tally: Tally,
     pub per_second: f64,
     pub latency: Latency,
+    /// Of the broker alone at the same time, where that was measured.
+    pub lone_queue: Latency,
     pub cpu: CpuPerEvent,
     /// What Postgres says; nothing of the bare pipeline.
     pub rows: Rows,

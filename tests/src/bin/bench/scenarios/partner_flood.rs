@@ -10,6 +10,7 @@ use tests::load::{Behaviour, Clock, LoadReceiver, Published, event_id};
 
 use super::{Context, RECORDED_WITHIN, pairs};
 use crate::figures::median;
+use crate::lone_queue;
 use crate::ours::{Ours, delivered};
 use crate::report::{Findings, Goal, Line};
 use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
@@ -42,6 +43,12 @@ pub async fn flood(context: &Context) -> Findings {
     findings.lines.extend([
         pairs.line(&p50, "ms", goal, |outcome| outcome.latency.p50_ms),
         Line::alone("the same, p90", "ms", p90).with_goal(Goal::AtMost(50.0)),
+        pairs.line(
+            "the broker alone at that time, p50",
+            "ms",
+            None,
+            |outcome| outcome.lone_queue.p50_ms,
+        ),
     ]);
     findings
 }
@@ -61,6 +68,7 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     (noise.first, noise.count_max) = (FLOOD_EVENTS, flood);
     noise.partner = Box::new(|_| FLOODING);
     let clock = receiver.clock();
+    let mut lone_queue = lone_queue::measure(ours.vhost.url(), time, clock);
     let (others, noise) = publish_both(load, noise, clock).await;
     let expected = others.partners.len() + noise.partners.len();
     until_accepted(&receiver, expected).await;
@@ -73,6 +81,7 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     let mut outcome = Outcome {
         per_second: arrivals.per_second(),
         memory_mib: ours.memory_mib(),
+        lone_queue: lone_queue.join_next().await.unwrap().unwrap(),
         ..Outcome::of(
             "the others",
             &others,
