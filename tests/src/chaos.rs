@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fleet::Fleet;
+use crate::machine::Machine;
 use crate::service::Kind;
 use account::Strike;
 use changes::{Arrivals, Changes};
@@ -181,6 +182,7 @@ impl Scene {
         } = struck;
         Ok(Strike {
             fault: step.fault,
+            twice: step.twice(),
             what,
             window,
             began,
@@ -270,6 +272,7 @@ impl Scene {
             Err(_) => problems.push("the fleet is still held by somebody".to_owned()),
         }
         Report {
+            machine: Machine::look(),
             options,
             account,
             tally,

@@ -23,6 +23,7 @@ pub mod fail_points;
 pub mod fleet;
 pub mod load;
 pub mod logs;
+pub mod machine;
 pub mod owner;
 pub mod partner;
 pub mod ports;

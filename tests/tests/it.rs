@@ -40,6 +40,8 @@ mod it {
     #[cfg(feature = "fail-points")]
     mod crash_fixture;
     #[cfg(feature = "fail-points")]
+    mod crash_locked;
+    #[cfg(feature = "fail-points")]
     mod crash_midnight;
     #[cfg(feature = "fail-points")]
     mod crash_outbox;

@@ -17,6 +17,7 @@ pub mod deliver;
 pub mod due;
 pub mod fan_out;
 pub mod first_attempts;
+pub mod gone;
 pub mod graveyard;
 pub mod isolation;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! Writes what was decided and what happened, in batches, and has announced what is scheduled.
 //!
-//! Reads nothing. Writes through [`store::record`], disables webhooks that are gone, and hands scheduled deliveries
-//! to [`crate::announce`]. Woken by whatever comes in: a batch is all that gathered while the previous one was
+//! Reads nothing. Writes through [`store::record`], hands scheduled deliveries to [`crate::announce`], and names webhooks
+//! that are gone to [`crate::gone`]. Woken by whatever comes in: a batch is all that gathered while the previous one was
 //! written, and what comes within a moment while as many events are on their way (see [`gather`]). Where nothing else is
 //! under way, it is written at once.
 
@@ -12,8 +12,6 @@ mod pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::id::WebhookId;
-use domain::webhook::DisabledReason;
 use runtime::Backoff;
 use store::record::{Batch, EndedAttempt, Marking, ParkedDelivery, Recorded, RecordedEvent};
 use store::{Store, StoreError};
@@ -22,8 +20,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::announce::Announcer;
 use crate::batch::wait_after;
 use crate::blockage::Blockage;
+use crate::gone::GoneWebhooks;
 use crate::metrics::Metrics;
-use crate::service::NAME;
 
 pub use coming::Coming;
 use coming::OnTheirWay;
@@ -55,6 +53,7 @@ pub struct RecordQueue {
     batch_max: usize,
     store: Store,
     announcer: Announcer,
+    gone: GoneWebhooks,
     blockage: Blockage,
     metrics: Metrics,
 }
@@ -64,6 +63,7 @@ pub struct RecordQueue {
 pub fn recorder(
     store: Store,
     announcer: Announcer,
+    gone: GoneWebhooks,
     blockage: Blockage,
     metrics: Metrics,
     batch_max: usize,
@@ -76,6 +76,7 @@ pub fn recorder(
         batch_max,
         store,
         announcer,
+        gone,
         blockage,
         metrics,
     };
@@ -95,11 +96,10 @@ impl Recorder {
     /// Records an event; returns once it is committed. `None` when the writers have ended.
     pub async fn event(&self, coming: Coming, event: RecordedEvent) -> Option<Recording> {
         let (sender, receiver) = oneshot::channel();
-        self.sender
-            .send(Item::Event(Box::new(event), sender))
-            .await
-            .ok()?;
+        let item = Item::Event(Box::new(event), sender);
+        // Before it is sent: a writer that takes it must not wait for it.
         drop(coming);
+        self.sender.send(item).await.ok()?;
         receiver.await.ok()
     }
 
@@ -150,6 +150,7 @@ impl RecordQueue {
     /// Commits, however long Postgres is away. The only error is one of the data.
     async fn commit(&self, batch: &Batch) -> Result<Recorded, StoreError> {
         let mut backoff = Backoff::default();
+        let mut given_up_before = false;
         loop {
             let result = self.try_commit(batch).await;
             match &result {
@@ -157,8 +158,8 @@ impl RecordQueue {
                     self.blockage.end();
                     return result;
                 }
-                // Over with the next try.
-                Err(StoreError::Transient(_)) => {}
+                // Over with the next try, unless somebody holds a lock for long.
+                Err(StoreError::Transient(_)) if !given_up_before => given_up_before = true,
                 Err(error) => self.blockage.begin(runtime::exit::chain(error)),
             }
             if let Err(error) = &result {
@@ -220,32 +221,7 @@ impl RecordQueue {
         }
         self.announcer.announce(recorded.scheduled);
         for (webhook_id, version) in gone(&pending.batch) {
-            self.disable(webhook_id, version).await;
-        }
-    }
-
-    /// Should this fail, the next event finds the webhook gone again.
-    async fn disable(&self, webhook_id: WebhookId, version: i32) {
-        let disabled = async {
-            let mut connection = self.store.get().await?;
-            store::webhook::disable(
-                &mut connection,
-                webhook_id,
-                version,
-                DisabledReason::Gone,
-                NAME,
-            )
-            .await
-        };
-        match disabled.await {
-            Ok(true) => {
-                self.metrics.webhooks_gone.inc();
-                tracing::info!(%webhook_id, "the receiver answered 410 Gone: webhook disabled");
-            }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%webhook_id, error = runtime::exit::chain(&error), "can't disable a webhook that is gone")
-            }
+            self.gone.disable(webhook_id, version);
         }
     }
 }

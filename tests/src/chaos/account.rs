@@ -14,10 +14,16 @@ use super::ledger::{Got, Ledger, Manner, Sent};
 /// An event that took longer than this to arrive at its healthy webhooks was held up by a fault.
 pub const LATE_MS: Ms = 1_000;
 
+/// What a receiver has accepted is recorded by then, where nothing is wrong. A fault that strikes later does not explain
+/// that it came again.
+pub const RECORDED_WITHIN_MS: Ms = 3_000;
+
 /// A fault that struck.
 #[derive(Clone, Debug)]
 pub struct Strike {
     pub fault: Fault,
+    /// What it may make arrive twice.
+    pub twice: Twice,
     /// What was struck, for people.
     pub what: String,
     pub window: Ms,
@@ -164,9 +170,10 @@ fn settle_event(
                 event.partner, got.requests
             ));
         }
-        let is_late = got.accepted > 0 && got.first_accepted.saturating_sub(event.due) > LATE_MS;
-        if let Some(window) = window.filter(|_| manner == Manner::Healthy && is_late) {
-            late[window] = late[window].max(got.first_accepted);
+        let first = got.accepted_at().first().copied();
+        let late_at = first.filter(|at| at.saturating_sub(event.due) > LATE_MS);
+        if let Some((window, at)) = window.zip(late_at).filter(|_| manner == Manner::Healthy) {
+            late[window] = late[window].max(at);
         }
         let delivery = Delivery {
             event: &event,
@@ -197,46 +204,74 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
+    /// Whether it had been tried and was not final when a fault struck.
+    fn was_with_receiver(&self, strike: &Strike) -> bool {
+        let finished = self.row.map(|row| row.finished);
+        self.got.requests > 0
+            && self.got.first_request <= strike.struck
+            && finished.is_none_or(|finished| finished >= strike.began)
+    }
+
     /// Whether it was with its receiver from a moment on and not recorded when a fault struck.
     fn was_in_flight(&self, since: Ms, strike: &Strike) -> bool {
         let recorded = self.row.map(|row| row.finished);
         self.got.requests > 0
             && since <= strike.struck
+            && strike.began.saturating_sub(since) <= RECORDED_WITHIN_MS
             && recorded.is_none_or(|recorded| recorded >= strike.began)
     }
 }
 
 fn settle_twice(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
     let (got, row) = (delivery.got, delivery.row);
-    if got.accepted == 0 {
-        return;
-    }
-    let held = strikes
-        .iter()
-        .filter(|strike| delivery.was_in_flight(got.first_accepted, strike));
-    for strike in held.clone() {
-        account.lines.entry(strike.fault).or_default().in_flight += 1;
-    }
-    if got.accepted < 2 {
-        return;
-    }
-    let copies = usize::from(got.accepted) - 1;
-    let mut between = held.filter(|strike| strike.began <= got.second_accepted);
-    let excuse = between
-        .clone()
-        .find(|strike| strike.fault.twice() == Twice::InFlight);
-    match excuse.or_else(|| between.next()) {
-        Some(strike) => account.lines.entry(strike.fault).or_default().twice += copies,
-        None => {
-            account.unexplained += copies;
-            let (first, second) = (span(got.first_accepted), span(got.second_accepted));
-            account.problems.push(format!(
-                "a delivery was accepted {} times, at {first:?} and at {second:?}, without a fault between \
-                 that explains it; {:?}, {row:?}",
-                got.accepted, delivery.event
-            ));
+    let times = got.accepted_at();
+    for strike in strikes {
+        let is_held = |&since: &Ms| delivery.was_in_flight(since, strike);
+        if times.first().is_some_and(is_held) {
+            account.lines.entry(strike.fault).or_default().in_flight += 1;
         }
     }
+    for again in times.windows(2) {
+        let &[before, after] = again else { continue };
+        match excuse(strikes, delivery, before, after) {
+            Some(strike) => account.lines.entry(strike.fault).or_default().twice += 1,
+            None => {
+                account.unexplained += 1;
+                let (before, after) = (span(before), span(after));
+                account.problems.push(format!(
+                    "a delivery was accepted at {before:?} and again at {after:?}, without a fault between that \
+                     explains it; {:?}, {row:?}",
+                    delivery.event
+                ));
+            }
+        }
+    }
+    let more = usize::from(got.accepted) - times.len();
+    if more > 0 {
+        account.unexplained += more;
+        let accepted = got.accepted;
+        account.problems.push(format!(
+            "a delivery was accepted {accepted} times; {:?}, {row:?}",
+            delivery.event
+        ));
+    }
+}
+
+/// The fault because of which a delivery that was accepted came again. One that excuses no repetition is named where there is
+/// no other, and then counts against itself.
+fn excuse<'a>(
+    strikes: &'a [Strike],
+    delivery: &Delivery,
+    before: Ms,
+    after: Ms,
+) -> Option<&'a Strike> {
+    let between =
+        |strike: &&Strike| strike.began <= after && delivery.was_in_flight(before, strike);
+    let in_flight = strikes
+        .iter()
+        .filter(between)
+        .find(|strike| strike.twice == Twice::InFlight);
+    in_flight.or_else(|| strikes.iter().find(between))
 }
 
 fn settle_record(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
@@ -266,9 +301,14 @@ fn settle_record(strikes: &[Strike], delivery: &Delivery, account: &mut Account)
     }
     if row.attempts != got.requests {
         account.records.differing += 1;
+        // The receiver never dies: a request that it did not see was held up within the dispatcher itself.
+        let unseen = row.attempts > got.requests;
         let explained = strikes.iter().any(|strike| {
-            strike.fault.twice() == Twice::InFlight
-                && delivery.was_in_flight(got.first_request, strike)
+            let explains = match unseen {
+                true => strike.fault == Fault::StopDispatcher,
+                false => strike.twice == Twice::InFlight,
+            };
+            explains && delivery.was_with_receiver(strike)
         });
         if !explained {
             account.records.unexplained += 1;
@@ -301,9 +341,10 @@ fn find_problems(ledger: &Ledger, strikes: &[Strike], account: &mut Account) {
         .map(|(fault, line)| (*fault, line.clone()))
         .collect();
     for (fault, line) in lines {
-        let most = match fault.twice() {
-            Twice::Never => 0,
-            Twice::InFlight => line.in_flight,
+        let mut of_fault = strikes.iter().filter(|strike| strike.fault == fault);
+        let most = match of_fault.any(|strike| strike.twice == Twice::InFlight) {
+            false => 0,
+            true => line.in_flight,
         };
         if line.twice > most {
             account.problems.push(format!(

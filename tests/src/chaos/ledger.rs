@@ -34,8 +34,19 @@ pub struct Got {
     /// Those that were, or would have been, answered with a 200.
     pub accepted: u16,
     pub first_request: Ms,
-    pub first_accepted: Ms,
-    pub second_accepted: Ms,
+    /// When the first of them were accepted, as many as there were.
+    pub accepted_at: [Ms; ACCEPTED_KEPT],
+}
+
+/// Repetitions beyond have no time, and with that no excuse.
+pub const ACCEPTED_KEPT: usize = 3;
+
+impl Got {
+    /// Those times at which it was accepted that were kept.
+    #[must_use]
+    pub fn accepted_at(&self) -> &[Ms] {
+        &self.accepted_at[..usize::from(self.accepted).min(ACCEPTED_KEPT)]
+    }
 }
 
 #[derive(Debug, Default)]
@@ -92,10 +103,8 @@ impl Ledger {
         }
         got.requests = got.requests.saturating_add(1);
         if accepted {
-            match got.accepted {
-                0 => got.first_accepted = at,
-                1 => got.second_accepted = at,
-                _ => {}
+            if let Some(place) = got.accepted_at.get_mut(usize::from(got.accepted)) {
+                *place = at;
             }
             got.accepted = got.accepted.saturating_add(1);
         }
@@ -127,20 +136,6 @@ impl Ledger {
     #[must_use]
     pub fn sent(&self) -> &[Sent] {
         &self.sent
-    }
-
-    /// How many events the broker has confirmed.
-    #[must_use]
-    pub fn confirmed_count(&self) -> usize {
-        self.sent
-            .iter()
-            .filter(|event| event.confirmed.is_some())
-            .count()
-    }
-
-    #[must_use]
-    pub fn fan_out(&self, number: usize) -> usize {
-        self.shape[usize::from(self.sent[number].partner)].len()
     }
 
     /// What is expected of an event and what came, by webhook.
@@ -190,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_remembers_its_first_and_its_second_acceptance() {
+    fn a_delivery_remembers_when_it_was_accepted() {
         let mut ledger = ledger();
         let first = ledger.publish(0);
         for (accepted, at) in [(false, 10), (true, 20), (true, 30), (true, 40)] {
@@ -199,8 +194,8 @@ mod tests {
         let (_, got) = ledger.deliveries_of(0).nth(1).unwrap();
         assert_eq!((got.requests, got.accepted), (4, 3));
         assert_eq!(
-            (got.first_request, got.first_accepted, got.second_accepted),
-            (10, 20, 30)
+            (got.first_request, got.accepted_at()),
+            (10, &[20, 30, 40][..])
         );
     }
 }

@@ -7,6 +7,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::Fault;
+use super::fault::Twice;
 
 /// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,18 @@ pub struct Step {
     pub number: usize,
     /// For [`Fault::KillTwo`]: what is killed, each of another kind.
     pub pair: [Fault; 2],
+}
+
+impl Step {
+    /// What it may make arrive twice.
+    #[must_use]
+    pub fn twice(&self) -> Twice {
+        let pair_is_harmless = self.pair.iter().all(|kill| kill.twice() == Twice::Never);
+        match self.fault {
+            Fault::KillTwo if pair_is_harmless => Twice::Never,
+            fault => fault.twice(),
+        }
+    }
 }
 
 impl Length {
@@ -104,6 +117,18 @@ pub fn plan(length: Length, seed: u64, only: &[Fault]) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_kills_excuse_what_one_of_them_does() {
+        let two = |pair| Step {
+            pair,
+            ..plan(Length::Short, 1, &[Fault::KillTwo]).swap_remove(0)
+        };
+        let harmless = two([Fault::KillRetry, Fault::KillApi]);
+        assert_eq!(harmless.twice(), Twice::Never);
+        let one_sends = two([Fault::KillRetry, Fault::KillDispatcher]);
+        assert_eq!(one_sends.twice(), Twice::InFlight);
+    }
 
     fn count(steps: &[Step], fault: Fault) -> usize {
         steps.iter().filter(|step| step.fault == fault).count()

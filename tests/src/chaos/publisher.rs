@@ -90,12 +90,6 @@ impl Publisher {
     pub fn resume(&self) {
         self.mode.send_replace(Mode::Run);
     }
-
-    /// Events that are due and not confirmed yet.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        *self.open.borrow()
-    }
 }
 
 type Confirmation = BoxFuture<'static, (u32, bool)>;

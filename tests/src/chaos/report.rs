@@ -9,11 +9,13 @@ use super::account::{Account, Line, Strike};
 use super::changes::Tally;
 use super::clock::Ms;
 use super::{Length, Options};
+use crate::machine::Machine;
 
 /// Further problems are only counted.
 const PROBLEMS_TOLD: usize = 20;
 
 pub struct Report {
+    pub machine: Machine,
     pub options: Options,
     pub account: Account,
     pub tally: Tally,
@@ -74,9 +76,10 @@ impl Report {
             self.tally.effect_ms.len(),
             self.tally.repeated
         )?;
+        let Machine { date, commit, .. } = &self.machine;
         writeln!(
             text,
-            "seed {}, {} events/s, {} faults in {} s: {}",
+            "{date}, commit {commit}, seed {}, {} events/s, {} faults in {} s: {}",
             self.options.seed,
             self.options.events_per_second,
             self.strikes.len(),
@@ -113,6 +116,7 @@ impl Report {
         });
         json!({
             "passed": self.passed(),
+            "machine": self.machine,
             "seed": self.options.seed,
             "length": match self.options.length { Length::Whole => "whole", Length::Short => "short" },
             "only": self.options.only.iter().map(|fault| fault.name()).collect::<Vec<_>>(),
@@ -204,6 +208,7 @@ mod tests {
         };
         account.lines.insert(Fault::KillDispatcher, line);
         Report {
+            machine: Machine::look(),
             options: Options {
                 length: Length::Short,
                 seed: 7,

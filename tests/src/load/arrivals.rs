@@ -83,6 +83,12 @@ impl Arrivals {
         }
     }
 
+    /// When the last one came; `None` of none.
+    #[must_use]
+    pub fn last_us(&self) -> Option<u64> {
+        self.0.iter().map(|arrival| arrival.at_us).max()
+    }
+
     /// From the instant when an event was due to its first arrival at each webhook, for the webhooks that count.
     #[must_use]
     pub fn latencies_us(&self, published: &Published, counts: impl Fn(u32) -> bool) -> Vec<u64> {

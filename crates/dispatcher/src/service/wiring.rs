@@ -24,6 +24,7 @@ use crate::config::Section;
 use crate::consume::{Handle, Source, consume};
 use crate::due::{Due, Starts, starts};
 use crate::fan_out::FanOut;
+use crate::gone::gone_webhooks;
 use crate::graveyard::Graveyard;
 use crate::metrics::Metrics;
 use crate::presence::{Presence, write_breakers};
@@ -111,9 +112,11 @@ impl Wiring {
         let groups = &self.groups;
         let tasks = &groups.background;
         let (announcer, announcements) = announcer(self.broker.publisher(), self.metrics.clone());
+        let (gone, gone_queue) = gone_webhooks(self.store.clone(), self.metrics.clone());
         let (recorder, records) = recorder(
             self.store.clone(),
             announcer.clone(),
+            gone,
             self.attempts.blockage.clone(),
             self.metrics.clone(),
             self.section.record_batch,
@@ -134,6 +137,7 @@ impl Wiring {
         groups.essential(tasks, "claims", claimer.run());
         groups.essential(tasks, "starts attempts", starter.run());
         groups.essential(tasks, "loads subscriptions", loader.run());
+        groups.essential(tasks, "disables webhooks", gone_queue.run());
         tasks.spawn(write_breakers(
             self.instance.clone(),
             self.store.clone(),

@@ -35,10 +35,15 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Connection, ConnectionProperties};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tikv_jemallocator::Jemalloc;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use rows::{Row, Writer};
+
+/// As in the dispatcher: which one is better is no part of the comparison.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 const PREFETCH: u16 = 1_000;
 const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

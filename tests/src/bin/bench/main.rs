@@ -14,9 +14,8 @@
 )]
 
 mod bare;
+mod broker_alone;
 mod figures;
-mod lone_queue;
-mod machine;
 mod ours;
 mod report;
 mod run;
@@ -32,6 +31,7 @@ use clap::Parser;
 
 use report::Report;
 use scenarios::{Context, SCENARIOS};
+use tests::machine::Machine;
 
 /// Measures the delivery engine beside the bare pipeline.
 #[derive(Parser)]
@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
         folder: arguments.folder,
     };
     let is_name = |word: &str| SCENARIOS.iter().any(|(name, ..)| *name == word);
-    let mut report = Report::new(machine::Machine::look());
+    let mut report = Report::new(Machine::look());
     for (name, in_short, scenario) in SCENARIOS {
         let wanted = match &arguments.only {
             Some(word) if is_name(word) => name == word,

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use crate::figures::median;
-use crate::machine::Machine;
 use crate::run::Outcome;
 use crate::usage::CpuPerEvent;
+use ::tests::machine::Machine;
 
 /// What is to be reached.
 #[derive(Clone, Copy, Debug, serde::Serialize)]

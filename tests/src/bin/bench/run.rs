@@ -81,7 +81,7 @@ pub struct Outcome {
     pub per_second: f64,
     pub latency: Latency,
     /// Of the broker alone at the same time, where that was measured.
-    pub lone_queue: Latency,
+    pub broker_alone: Option<Latency>,
     pub cpu: CpuPerEvent,
     /// What Postgres says; nothing of the bare pipeline.
     pub rows: Rows,

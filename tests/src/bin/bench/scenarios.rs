@@ -18,6 +18,9 @@ use crate::report::Findings;
 /// What has arrived is recorded by then.
 pub const RECORDED_WITHIN: Duration = Duration::from_secs(30);
 
+/// Before the events that count: connections are made, caches filled.
+const WARM_UP: Duration = Duration::from_secs(2);
+
 /// What all scenarios are given.
 pub struct Context {
     pub short: bool,

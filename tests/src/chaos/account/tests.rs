@@ -6,6 +6,7 @@ use crate::chaos::ledger::HOOKS_MAX;
 fn strike(fault: Fault, window: Ms, began: Ms) -> Strike {
     Strike {
         fault,
+        twice: fault.twice(),
         what: String::new(),
         window,
         began,
@@ -97,6 +98,34 @@ fn an_orderly_end_excuses_no_repetition() {
     assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
 }
 
+/// A lease that ran out, a sweep: whatever the reason was, it was not the kill half a minute later.
+#[test]
+fn a_kill_long_after_the_acceptance_explains_no_repetition() {
+    let mut ledger = ledger(&[1_100]);
+    ledger.requested(0, 0, 0, true, 1_110);
+    ledger.requested(0, 0, 0, true, 46_000);
+    let strikes = [strike(Fault::KillDispatcher, 25_000, 30_000)];
+    let account = settle(&ledger, &rows(&[(2, 46_010)]), &strikes);
+    assert_eq!(account.unexplained, 1);
+    assert_eq!(account.lines[&Fault::KillDispatcher].in_flight, 0);
+    assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+#[test]
+fn each_repetition_needs_a_fault_of_its_own() {
+    let mut ledger = ledger(&[1_490]);
+    for at in [1_495, 2_700, 9_000] {
+        ledger.requested(0, 0, 0, true, at);
+    }
+    let first = strike(Fault::KillDispatcher, 1_000, 1_500);
+    let account = settle(&ledger, &rows(&[(3, 9_010)]), std::slice::from_ref(&first));
+    assert_eq!((account.unexplained, account.problems.len()), (1, 1));
+    let second = strike(Fault::KillDispatcher, 2_000, 2_750);
+    let account = settle(&ledger, &rows(&[(3, 9_010)]), &[first, second]);
+    assert_eq!(account.lines[&Fault::KillDispatcher].twice, 2);
+    assert_eq!(account.unexplained, 0);
+}
+
 #[test]
 fn what_was_recorded_before_the_kill_must_not_come_again() {
     let mut ledger = ledger(&[1_100]);
@@ -134,6 +163,17 @@ fn attempts_that_no_request_explains_are_a_problem() {
     let account = settle(&ledger, &rows(&[(2, 120)]), &[]);
     assert_eq!(account.records.unexplained, 1);
     assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+#[test]
+fn a_kill_does_not_explain_an_attempt_that_nobody_saw() {
+    let mut ledger = ledger(&[1_490]);
+    ledger.requested(0, 0, 0, true, 1_495);
+    for (fault, unexplained) in [(Fault::KillDispatcher, 1), (Fault::StopDispatcher, 0)] {
+        let strikes = [strike(fault, 1_000, 1_500)];
+        let account = settle(&ledger, &rows(&[(2, 2_710)]), &strikes);
+        assert_eq!(account.records.unexplained, unexplained, "{fault}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tests::load::{Behaviour, Clock, LoadReceiver};
 
-use super::{Context, RECORDED_WITHIN, pairs};
+use super::{Context, RECORDED_WITHIN, WARM_UP, pairs};
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
@@ -80,23 +80,31 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
     let ours = Ours::start(&subscribers(&receiver, neighbours), 1).await;
     let (partners, time) = (neighbours.partners, context.steady_time());
-    let mut load = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
-    load.partner = Box::new(|number| 1 + i64::from(number % HEALTHY));
+    let clock = receiver.clock();
+    // A cold cache and new connections would count among the slowest, on both sides.
+    let warm = healthy_load(&ours, 0, WARM_UP).publish(clock).await;
+    let first = u32::try_from(warm.partners.len()).unwrap();
+    until_accepted(&receiver, warm.partners.len()).await;
+    let load = healthy_load(&ours, first, time);
     let mut noise = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
     noise.first = NEIGHBOUR_EVENTS;
     noise.partner = Box::new(move |number| NEIGHBOUR + i64::from(number) % partners);
-    let clock = receiver.clock();
     let (published, noise) = publish_both(load, noise, clock).await;
 
-    let expected = published.partners.len();
+    let expected = warm.partners.len() + published.partners.len();
     let each = neighbours.behaviours.len() / usize::try_from(partners).unwrap();
     let expected_rows = expected + noise.partners.len() * each;
     until_accepted(&receiver, expected).await;
     let rows = ours.until_recorded(expected_rows, RECORDED_WITHIN).await;
     let delivered = healthy_rows(&ours, expected).await;
     let arrivals = receiver.take().only(|arrival| arrival.webhook < HEALTHY);
+    let warm = arrivals
+        .only(|arrival| arrival.event < first)
+        .tally(&warm, webhook_of);
+    let arrivals = arrivals.only(|arrival| arrival.event >= first);
     let healthy = "healthy webhooks";
     let mut outcome = Outcome::of(healthy, &published, &arrivals, webhook_of, |_| true);
+    outcome.hold_against("warm-up", &warm);
     outcome.memory_mib = ours.memory_mib();
     if delivered != expected {
         let fault = format!("{expected} healthy deliveries, {delivered} recorded as delivered");
@@ -110,6 +118,15 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     }
     outcome.rows = rows;
     outcome
+}
+
+/// Events of the healthy partners in turn, from that number on.
+fn healthy_load(ours: &Ours, first: u32, time: Duration) -> Load {
+    Load {
+        first,
+        partner: Box::new(|number| 1 + i64::from(number % HEALTHY)),
+        ..Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time)
+    }
 }
 
 fn webhook_of(partner: i64) -> Range<u32> {

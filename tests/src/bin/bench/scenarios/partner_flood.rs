@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use broker::topology;
 use tests::Amqp;
-use tests::load::{Behaviour, Clock, LoadReceiver, Published, event_id};
+use tests::load::{Arrivals, Behaviour, Clock, LoadReceiver, Published, event_id};
 
 use super::{Context, RECORDED_WITHIN, pairs};
-use crate::figures::median;
-use crate::lone_queue;
+use crate::broker_alone;
+use crate::figures::{Latency, median};
 use crate::ours::{Ours, delivered};
 use crate::report::{Findings, Goal, Line};
 use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
@@ -29,7 +29,7 @@ const PROBES: u32 = 2_000_000_000;
 /// Of the default configuration.
 const SHARDS: u16 = 8;
 
-/// Figures are of the partners whose events stand in other lines than the flood.
+/// Latencies are of the partners whose events stand in other shards than the flood, while it lasts.
 pub async fn flood(context: &Context) -> Findings {
     let mut findings = Findings::default();
     let flooded = async || run(context, FLOOD).await;
@@ -47,7 +47,7 @@ pub async fn flood(context: &Context) -> Findings {
             "the broker alone at that time, p50",
             "ms",
             None,
-            |outcome| outcome.lone_queue.p50_ms,
+            |outcome| outcome.broker_alone.map_or(f64::NAN, |alone| alone.p50_ms),
         ),
     ]);
     findings
@@ -58,7 +58,7 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     // The queues are there once a dispatcher has declared them; who stands where is asked while none consumes.
     let mut ours = Ours::start(&subscribers(&receiver), 1).await;
     ours.end_dispatcher().await;
-    let in_the_same_line = neighbours_in_line(&ours, receiver.clock()).await;
+    let in_the_same_shard = neighbours_in_shard(&ours, receiver.clock()).await;
     ours.add_dispatcher().await;
 
     let time = context.steady_time();
@@ -68,7 +68,7 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     (noise.first, noise.count_max) = (FLOOD_EVENTS, flood);
     noise.partner = Box::new(|_| FLOODING);
     let clock = receiver.clock();
-    let mut lone_queue = lone_queue::measure(ours.vhost.url(), time, clock);
+    let mut broker_alone = broker_alone::measure(ours.target(PADDING_BYTES), time, clock);
     let (others, noise) = publish_both(load, noise, clock).await;
     let expected = others.partners.len() + noise.partners.len();
     until_accepted(&receiver, expected).await;
@@ -77,22 +77,28 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     let arrivals = receiver.take();
     let of_others = arrivals.only(|arrival| arrival.event < FLOOD_EVENTS);
     let of_flood = arrivals.only(|arrival| arrival.event >= FLOOD_EVENTS);
-    let in_another_line = |webhook: u32| !in_the_same_line.contains(&webhook);
+    let in_another_shard = |webhook: u32| !in_the_same_shard.contains(&webhook);
+    let lasts = span(&noise, &of_flood);
+    let in_time = |event: u32| others.due_us(event).is_some_and(|due| lasts.contains(&due));
+    let meanwhile = of_others.only(|arrival| in_time(arrival.event));
+    let alone = broker_alone.join_next().await.unwrap().unwrap();
+    let alone = alone.iter().filter(|sample| lasts.contains(&sample.due_us));
     let mut outcome = Outcome {
         per_second: arrivals.per_second(),
+        latency: Latency::of(meanwhile.latencies_us(&others, in_another_shard)),
         memory_mib: ours.memory_mib(),
-        lone_queue: lone_queue.join_next().await.unwrap().unwrap(),
-        ..Outcome::of(
-            "the others",
-            &others,
-            &of_others,
-            webhook_of,
-            in_another_line,
-        )
+        broker_alone: Some(Latency::of(alone.map(|sample| sample.latency_us).collect())),
+        ..Outcome::of("the others", &others, &of_others, webhook_of, |_| false)
     };
     outcome.hold_against("the flood", &of_flood.tally(&noise, webhook_of));
     outcome.hold_rows_against(rows, delivered(expected));
     outcome
+}
+
+/// From the flood's first event to its last arrival, in microseconds; all time where there is none.
+fn span(flood: &Published, arrivals: &Arrivals) -> Range<u64> {
+    let first_us = flood.due_us.first().copied().unwrap_or(0);
+    first_us..arrivals.last_us().unwrap_or(u64::MAX)
 }
 
 fn webhook_of(partner: i64) -> Range<u32> {
@@ -110,8 +116,8 @@ fn subscribers(receiver: &LoadReceiver) -> Vec<Subscriber> {
         .collect()
 }
 
-/// The webhooks of the partners whose events stand in the flooding partner's line.
-async fn neighbours_in_line(ours: &Ours, clock: Clock) -> HashSet<u32> {
+/// The webhooks of the partners whose events stand in the flooding partner's shard.
+async fn neighbours_in_shard(ours: &Ours, clock: Clock) -> HashSet<u32> {
     let mut probes = Load::flood(ours.target(0), Duration::from_secs(60));
     (probes.first, probes.count_max) = (PROBES, OTHERS + 1);
     probes.partner = Box::new(|number| 1 + i64::from(number - PROBES));
@@ -120,20 +126,20 @@ async fn neighbours_in_line(ours: &Ours, clock: Clock) -> HashSet<u32> {
     let amqp = Amqp::connect(ours.vhost.url()).await;
     let mut found = HashSet::new();
     for queue in topology::event_queues(SHARDS) {
-        let mut line = HashSet::new();
+        let mut shard = HashSet::new();
         while let Some(body) = amqp.take(&queue).await {
             let text = String::from_utf8(body).unwrap();
             let is_of = |webhook: &u32| text.contains(&event_id(PROBES + webhook));
-            line.extend((0..=OTHERS).find(is_of));
+            shard.extend((0..=OTHERS).find(is_of));
         }
-        if line.contains(&OTHERS) {
-            found = line;
+        if shard.contains(&OTHERS) {
+            found = shard;
         }
     }
     amqp.close().await;
     assert!(
         !found.is_empty(),
-        "the flooding partner stands in some line"
+        "the flooding partner stands in some shard"
     );
     found
 }

@@ -1,18 +1,13 @@
 //! How long an event takes when there is time.
 
-use std::time::Duration;
-
 use tests::load::{Clock, LoadReceiver};
 
 use super::floods::one_partner;
-use super::{Context, pairs};
+use super::{Context, WARM_UP, pairs};
 use crate::bare::Bare;
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
-
-/// Before the events that count: connections are made, caches filled.
-const WARM_UP: Duration = Duration::from_secs(2);
 
 /// So many events a second to one webhook, from the instant an event is due to its arrival.
 pub async fn steady(context: &Context, per_second: u32, p50: f64, p99: f64) -> Findings {

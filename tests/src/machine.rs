@@ -1,4 +1,4 @@
-//! What it ran on.
+//! What a benchmark or a chaos run ran on, and which build it was.
 
 use std::process::Command;
 
@@ -24,8 +24,8 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             cpu: value_of("/proc/cpuinfo", "model name"),
             memory_mib: memory_kib / 1024,
-            commit: said_by("git", &["rev-parse", "--short", "HEAD"]),
-            postgres: package_version("postgresql"),
+            commit: said_by("git", &["describe", "--always", "--dirty"]),
+            postgres: package_version("postgresql-[0-9]*"),
             rabbitmq: package_version("rabbitmq-server"),
         }
     }
