@@ -7,12 +7,16 @@ use tokio::time::{Instant, timeout_at};
 
 use super::coming::OnTheirWay;
 
-/// Longest wait for more. A commit costs Postgres as much as a dozen rows, and only the broker and a row's next attempt
-/// wait for it.
+/// Longest wait for more. Only the broker and a row's next attempt wait for what is recorded, not a receiver.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// All that waits, and then what comes as long as at least as many events are on their way as items have come; `None` when
-/// nothing can come any more. An event that waits long for its receiver, or for a slot, makes batches wait the longest.
+/// So many items are worth a commit of their own: it costs Postgres as much as a dozen rows, and every other process of
+/// the machine a disk that is busy.
+const WORTH_A_COMMIT: usize = 16;
+
+/// All that waits, and then what comes until it is worth a commit and fewer events are on their way than items have come;
+/// `None` when nothing can come any more. An event that waits long for its receiver, or for a slot, makes batches wait the
+/// longest.
 pub(super) async fn gather<T>(
     receiver: &mut Receiver<T>,
     on_their_way: &OnTheirWay,
@@ -23,7 +27,7 @@ pub(super) async fn gather<T>(
         return None;
     }
     let until = Instant::now() + GATHER;
-    while items.len() < max && items.len() <= on_their_way.count() {
+    while items.len() < max && items.len() <= on_their_way.count().max(WORTH_A_COMMIT) {
         let room = max - items.len();
         match timeout_at(until, receiver.recv_many(&mut items, room)).await {
             Ok(1..) => {}
@@ -42,61 +46,84 @@ mod tests {
 
     const MOMENT: Duration = Duration::from_millis(1);
 
+    /// A queue in which so many items wait: first 0, then 1, and so on.
+    async fn queue_of(count: usize) -> (mpsc::Sender<usize>, mpsc::Receiver<usize>) {
+        let (sender, receiver) = mpsc::channel(64);
+        for number in 0..count {
+            sender.send(number).await.unwrap();
+        }
+        (sender, receiver)
+    }
+
+    fn first(count: usize) -> Option<Vec<usize>> {
+        Some((0..count).collect())
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn what_is_alone_does_not_wait() {
-        let (sender, mut receiver) = mpsc::channel(8);
+    async fn what_is_alone_waits_a_moment_for_company() {
+        let (sender, mut receiver) = queue_of(1).await;
         let on_their_way = OnTheirWay::default();
         let started = Instant::now();
-        sender.send(1).await.unwrap();
-        assert_eq!(gather(&mut receiver, &on_their_way, 8).await, Some(vec![1]));
-        assert_eq!(started.elapsed(), Duration::ZERO);
+        let arrive = async {
+            sleep(MOMENT).await;
+            sender.send(1).await.unwrap();
+        };
+        let (items, ()) = tokio::join!(gather(&mut receiver, &on_their_way, 64), arrive);
+        assert_eq!(items, first(2));
+        assert_eq!(started.elapsed(), GATHER);
         drop(sender);
-        assert_eq!(gather(&mut receiver, &on_their_way, 8).await, None);
+        assert_eq!(gather(&mut receiver, &on_their_way, 64).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_worth_a_commit_does_not_wait() {
+        let enough = WORTH_A_COMMIT + 1;
+        let (_sender, mut receiver) = queue_of(enough).await;
+        let on_their_way = OnTheirWay::default();
+        let started = Instant::now();
+        let items = gather(&mut receiver, &on_their_way, 64).await;
+        assert_eq!(items, first(enough));
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_on_its_way_is_waited_for_until_it_has_come() {
-        let (sender, mut receiver) = mpsc::channel(8);
+        let enough = WORTH_A_COMMIT + 1;
+        let (sender, mut receiver) = queue_of(enough).await;
         let on_their_way = OnTheirWay::default();
-        let coming = [on_their_way.enter(), on_their_way.enter()];
-        sender.send(0).await.unwrap();
-        let started = Instant::now();
+        let coming: Vec<_> = (0..enough + 2).map(|_| on_their_way.enter()).collect();
         let arrive = async {
-            for (number, coming) in (1..).zip(coming) {
+            for (number, coming) in (enough..).zip(coming) {
                 sleep(MOMENT).await;
-                sender.send(number).await.unwrap();
                 drop(coming);
+                sender.send(number).await.unwrap();
             }
         };
-        let (items, ()) = tokio::join!(gather(&mut receiver, &on_their_way, 8), arrive);
-        // With the second one more has come than is on its way.
-        assert_eq!(items, Some(vec![0, 1]));
-        assert_eq!(started.elapsed(), 2 * MOMENT);
-        assert_eq!(on_their_way.count(), 0);
+        let (items, ()) = tokio::join!(gather(&mut receiver, &on_their_way, 64), arrive);
+        // With the first one as many have come as are on their way, with the second one more.
+        assert_eq!(items, first(enough + 2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_come_is_waited_for_no_longer_than_that() {
-        let (sender, mut receiver) = mpsc::channel(8);
+        let enough = WORTH_A_COMMIT + 1;
+        let (_sender, mut receiver) = queue_of(enough).await;
         let on_their_way = OnTheirWay::default();
-        let _coming = on_their_way.enter();
-        sender.send(1).await.unwrap();
+        let _coming: Vec<_> = (0..enough).map(|_| on_their_way.enter()).collect();
         let started = Instant::now();
-        assert_eq!(gather(&mut receiver, &on_their_way, 8).await, Some(vec![1]));
+        let items = gather(&mut receiver, &on_their_way, 64).await;
+        assert_eq!(items, first(enough));
         assert_eq!(started.elapsed(), GATHER);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_batch_does_not_wait() {
-        let (sender, mut receiver) = mpsc::channel(8);
+        let (_sender, mut receiver) = queue_of(4).await;
         let on_their_way = OnTheirWay::default();
         let _coming: Vec<_> = (0..9).map(|_| on_their_way.enter()).collect();
-        for number in 0..4 {
-            sender.send(number).await.unwrap();
-        }
         let started = Instant::now();
         let items = gather(&mut receiver, &on_their_way, 4).await;
-        assert_eq!(items, Some(vec![0, 1, 2, 3]));
+        assert_eq!(items, first(4));
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }
