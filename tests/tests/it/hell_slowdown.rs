@@ -1,28 +1,31 @@
-//! A receiver that slows down gradually, breaks down, and recovers.
+//! A receiver that slows down gradually until its answers come too late, and recovers.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tests::wait::let_pass;
 use tests::{Answer, Receiver, eventually};
 
 use super::hell_fixture::{Delivery, Hell};
 
-/// Time-outs in a row that open the breaker.
+/// Time-outs in a row that open the breaker, and requests in flight that the receiver may have whatever it does.
 const FAILURES_IN_ROW: usize = 3;
-const TIMED_OUT: &str = "no answer within 1.5 s";
-/// A probe takes 1.5 s until it is given up, and the next one comes a second later at the soonest.
+const TIMED_OUT: &str = "no answer within 4 s";
+/// A probe takes 4 s until it is given up, and the next one comes 2 s later at the soonest.
 const MOST_OF_A_PROBE: Duration = Duration::from_secs(1);
-/// How long each answer takes while there still is one.
-const SLOWER_AND_SLOWER_MS: [u64; 5] = [0, 100, 200, 400, 600];
+/// How long each answer takes while it still comes in time.
+const SLOWER_AND_SLOWER_MS: [u64; 4] = [0, 500, 1500, 2000];
+/// No answer of this kind is waited for.
+const TOO_SLOW: Duration = Duration::from_secs(30);
 
 async fn hell() -> Hell {
     Hell::start_with(&[
-        ("retry_policy.schedule_s", "1,1,1,1,1,1,1,1,1,1"),
-        ("dispatcher.deliver.timeout_ms", "1500"),
-        ("dispatcher.deliver.connect_timeout_ms", "1500"),
+        ("retry_policy.schedule_s", "2,2,2,2,2,2,2,2,2,2"),
+        ("dispatcher.deliver.timeout_ms", "4000"),
+        ("dispatcher.isolation.cap_min", "3"),
         ("dispatcher.isolation.breaker_failures_in_row", "3"),
-        ("dispatcher.isolation.breaker_open_for_s", "1"),
+        ("dispatcher.isolation.breaker_open_for_s", "2"),
     ])
     .await
 }
@@ -37,12 +40,24 @@ async fn until_open(hell: &Hell) {
     .await;
 }
 
+/// So many events for the same webhook, at once.
 async fn send(hell: &Hell, first: &Delivery, count: usize) -> Vec<Delivery> {
-    let mut deliveries = Vec::new();
-    for _ in 0..count {
-        deliveries.push(hell.send_again(first).await);
+    join_all((0..count).map(|_| hell.send_again(first))).await
+}
+
+/// Slow answers hold back what is over the webhook's cap. They are no failures: nothing is tried twice, and the breaker
+/// stays closed.
+async fn assert_slowness_fails_nothing(hell: &Hell, first: &Delivery) {
+    let burst = send(hell, first, 2 * FAILURES_IN_ROW).await;
+    eventually("what is over the cap is parked untried", async || {
+        let parked = "deliveries WHERE attempts = 0 AND park_reason = 'cap'";
+        (hell.sql.count(parked).await >= 1).then_some(())
+    })
+    .await;
+    for delivery in &burst {
+        hell.delivered(delivery).await.assert_delivered(200);
     }
-    deliveries
+    assert_eq!(hell.sql.count("webhook_breakers").await, 0);
 }
 
 #[tokio::test]
@@ -58,8 +73,9 @@ async fn a_receiver_that_slows_down_is_left_alone_probed_and_given_everything_on
         shown.assert_delivered(200);
         assert!(shown.ms("first_byte").unwrap() >= answer_ms as f64);
     }
+    assert_slowness_fails_nothing(&hell, &first).await;
 
-    receiver.always(Answer::silence());
+    receiver.always(Answer::ok().after(TOO_SLOW));
     let failed = send(&hell, &first, FAILURES_IN_ROW).await;
     until_open(&hell).await;
     let shown = hell
