@@ -8,7 +8,7 @@
 //! ```no_run
 //! # async fn example() {
 //! # use tests::{fleet::Fleet, service::Kind};
-//! let mut fleet = Fleet::start("chaos".as_ref()).await;
+//! let mut fleet = Fleet::start_in(".run/chaos".as_ref()).await;
 //! fleet.set("dispatcher.prefetch", "256");
 //! let dispatcher = fleet.add(Kind::Dispatcher).await;
 //! dispatcher.kill().await;
@@ -17,7 +17,6 @@
 //! # }
 //! ```
 
-mod memory;
 mod part;
 
 use std::fs;
@@ -30,7 +29,6 @@ use crate::servers::Server;
 use crate::service::Kind;
 use crate::{Database, Settings, ports};
 
-pub use memory::{resident_bytes, resident_bytes_of_tree};
 pub use part::Part;
 
 pub struct Fleet {
@@ -46,15 +44,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Fresh servers and a migrated database, and no service yet, under `.run/NAME` of the repository.
+    /// Fresh servers and a migrated database, and no service yet; whatever an earlier fleet left in the folder is removed.
     ///
     /// # Panics
     /// When a server does not start.
-    pub async fn start(name: &Path) -> Self {
-        Self::start_in(&crate::servers::repository().join(".run").join(name)).await
-    }
-
-    /// [`Self::start`] in any folder; whatever an earlier fleet left in it is removed.
     pub async fn start_in(folder: &Path) -> Self {
         let (postgres, rabbitmq) = (folder.join("postgres"), folder.join("rabbitmq"));
         let log = folder.join("log");

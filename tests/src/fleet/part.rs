@@ -2,12 +2,11 @@
 //! settings. Its ports are new with each start.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use tokio::sync::Mutex;
 
-use super::memory;
 use crate::process::Signal;
 use crate::service::{self, Kind};
 use crate::{Process, Settings};
@@ -52,11 +51,6 @@ impl Part {
         &self.name
     }
 
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
     /// Starts it, or does nothing where it runs. Returns when its probes answer, ready or not.
     pub async fn start(&self) {
         let mut process = self.process.lock().await;
@@ -93,20 +87,6 @@ impl Part {
             .as_ref()
             .expect("it runs")
             .signal(signal);
-    }
-
-    /// # Panics
-    /// When it does not run.
-    pub async fn pid(&self) -> u32 {
-        self.process.lock().await.as_ref().expect("it runs").pid()
-    }
-
-    /// Memory that it holds.
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub async fn resident_bytes(&self) -> u64 {
-        memory::resident_bytes(self.pid().await).expect("it runs")
     }
 
     fn address(&self) -> Address {

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 
 use domain::attempt::Attempt;
 use domain::delivery::ParkReason;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time;
 
 use super::Lane;
 use super::config::Limits;
-use super::egress::EgressState;
 use super::ledger::{Answer, Feedback, Grant, Ledger, Parking, Snapshot, Target, Ticket, Verdict};
 use super::webhook::Report;
 
@@ -45,21 +44,16 @@ pub struct Permit {
 #[derive(Debug)]
 struct Shared {
     ledger: Mutex<Ledger<oneshot::Sender<Admission>>>,
-    egress: watch::Sender<EgressState>,
     look_after: Duration,
-    probe_every: Duration,
 }
 
 impl Gate {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let (look_after, probe_every) = (limits.wait_for_slot, limits.egress.probe_every);
         Self {
             shared: Arc::new(Shared {
+                look_after: limits.wait_for_slot,
                 ledger: Mutex::new(Ledger::new(limits, now())),
-                egress: watch::Sender::new(EgressState::Open),
-                look_after,
-                probe_every,
             }),
         }
     }
@@ -89,33 +83,6 @@ impl Gate {
         }
     }
 
-    /// Returns when it is of use to call [`Self::admit`]: our network is open, or a probe of it is due and nobody
-    /// waits to be it.
-    pub async fn until_open(&self) {
-        let mut egress = self.shared.egress.subscribe();
-        while *egress.borrow_and_update() == EgressState::Paused {
-            if self
-                .shared
-                .with(|ledger, now| ledger.wants_egress_probe(now))
-            {
-                return;
-            }
-            // Whether it changed or not, it is looked at again.
-            let _ = time::timeout(self.shared.probe_every, egress.changed()).await;
-        }
-    }
-
-    #[must_use]
-    pub fn egress(&self) -> EgressState {
-        *self.shared.egress.borrow()
-    }
-
-    /// Tells each beginning and end of a pause.
-    #[must_use]
-    pub fn egress_changes(&self) -> watch::Receiver<EgressState> {
-        self.shared.egress.subscribe()
-    }
-
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shared.with(|ledger, _| ledger.snapshot())
@@ -128,12 +95,6 @@ impl Permit {
             shared: Arc::clone(shared),
             grant: Some(grant),
         }
-    }
-
-    /// Whether this attempt finds out if the webhook, or our own network, works again.
-    #[must_use]
-    pub fn is_probe(&self) -> bool {
-        self.grant.as_ref().is_some_and(Grant::is_probe)
     }
 
     /// Gives the slot back with what came of the attempt, as soon as that is known.
@@ -169,10 +130,6 @@ impl Shared {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let result = step(&mut ledger, now);
         let settled = ledger.take_settled();
-        let egress = ledger.egress();
-        if egress != *self.egress.borrow() {
-            self.egress.send_replace(egress);
-        }
         drop(ledger);
         for (tell, verdict) in settled {
             let admission = match verdict {

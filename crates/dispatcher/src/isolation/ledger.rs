@@ -77,14 +77,6 @@ pub struct Grant {
     started_at: Instant,
     /// The probe of the webhook's breaker.
     is_breaker_probe: bool,
-    /// A probe of our own network.
-    is_egress_probe: bool,
-}
-
-impl Grant {
-    pub fn is_probe(&self) -> bool {
-        self.is_breaker_probe || self.is_egress_probe
-    }
 }
 
 /// A place in the line.
@@ -224,16 +216,6 @@ impl<W> Ledger<W> {
     /// What was decided since the last call about those who wait.
     pub fn take_settled(&mut self) -> Vec<(W, Verdict)> {
         std::mem::take(&mut self.settled)
-    }
-
-    pub fn egress(&self) -> EgressState {
-        self.egress.state()
-    }
-
-    /// Whether another attempt would go through at once as a probe of our network, and nobody waits to be it.
-    pub fn wants_egress_probe(&self, now: Instant) -> bool {
-        let waiting = Lane::ALL.map(|lane| self.lanes.get(lane).line.waiting());
-        self.egress.may_send(now) && waiting == [0, 0]
     }
 
     pub fn snapshot(&self) -> Snapshot {

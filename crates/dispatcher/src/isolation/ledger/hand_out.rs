@@ -87,8 +87,8 @@ impl<W> Ledger<W> {
             era: hook.era,
             started_at: now,
             is_breaker_probe,
-            is_egress_probe: self.egress.sends(now),
         };
+        self.egress.sends(now);
         let budget = &mut self.lanes.get_mut(lane).budget;
         budget.take(hook.partner, hook.suspect, now);
         self.watch(ix);

@@ -155,7 +155,7 @@ impl Bench {
             for ix in state.line.awaited() {
                 let obstacle = ledger.obstacle(ix, lane, self.now);
                 // Time alone may have made our network or a breaker ready; whoever looks next is let through.
-                let by_time = ledger.egress() == EgressState::Paused;
+                let by_time = ledger.egress.state() == EgressState::Paused;
                 assert!(obstacle.is_some() || by_time, "{ix:?} could go");
             }
         }
