@@ -4,39 +4,38 @@
 //! one transaction. The message is acknowledged when, and only when, that transaction is committed. Next come
 //! [`crate::record`] and, for what failed, the retry service.
 
+mod claimed;
+mod holder;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker::dead_letter::{DeadLetter, SENT_AGAIN};
 use broker::trace::Trace;
 use broker::{Delivery, Link};
-use bytes::Bytes;
 use domain::event::Event;
-use domain::id::{DeliveryId, EventKey};
 use domain::rejection::{Rejection, RejectionCode};
-use runtime::Backoff;
 use store::claim::{Claim, ClaimRequest, ClaimSeed};
-use store::record::{Marking, NewDelivery, RecordedEvent, Step};
+use store::record::Marking;
 use tokio::sync::RwLock;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::attempt::{Attempts, Progress, PutOff};
+use crate::attempt::Attempts;
 use crate::catalogue::Catalogue;
 use crate::claims::{ClaimLane, Claims};
 use crate::consume::Handle;
-use crate::first_attempts::{FirstAttempts, Origin, State, Target};
+use crate::first_attempts::{FirstAttempts, Origin};
 use crate::graveyard::Graveyard;
 use crate::metrics::Metrics;
-use crate::record::{Coming, Recorder};
-use crate::subscriptions::{LoaderGone, Partner, Subscriptions};
+use crate::record::Recorder;
+use crate::subscriptions::{LoaderGone, Subscriptions};
+use claimed::Claimed;
 
 /// A message that came back this often is handled alone: it may be what kills its process.
 const ALONE_AFTER: u32 = 3;
 /// From so many events of a shard under way on, also those that wait for receivers, the next one is claimed with the crowd.
 const CROWD: usize = 64;
-/// How often a copy that may take a claim over looks whether its holder has recorded it.
-const HOLDER_ASKED_EVERY: Duration = Duration::from_millis(200);
 /// What became of a message that goes back.
 const PUT_BACK: &str = "put_back";
 
@@ -68,15 +67,6 @@ enum Fate {
     Dead(String),
     /// It goes back to its queue.
     Back,
-}
-
-/// An event that this process holds the claim of.
-struct Claimed {
-    coming: Coming,
-    key: EventKey,
-    event: Event,
-    partner: Arc<Partner>,
-    body: Bytes,
 }
 
 impl Handle for FanOut {
@@ -151,24 +141,6 @@ impl FanOut {
         } else {
             message.receipt.requeue();
             PUT_BACK
-        }
-    }
-
-    /// All that comes before anything is sent. A copy that may take the claim over waits for its holder first.
-    async fn prepare(
-        &self,
-        message: &Delivery,
-        link: &Link,
-        lane: ClaimLane,
-    ) -> Result<Claimed, Fate> {
-        loop {
-            match self.prepare_now(message, link, lane).await {
-                Err(Fate::HolderIsYoung) => tokio::select! {
-                    () = tokio::time::sleep(HOLDER_ASKED_EVERY) => {}
-                    () = self.attempts.draining.cancelled() => return Err(Fate::Back),
-                },
-                prepared => return prepared,
-            }
         }
     }
 
@@ -282,106 +254,6 @@ impl FanOut {
             Some(Err(reason)) => Fate::Dead(reason),
             None => Fate::Back,
         }
-    }
-
-    /// Waits for whoever took the claim over, as a fresh copy would. To go back at once would be to take it over in turn,
-    /// and two that record slowly would send the event again and again.
-    async fn await_holder(&self, claim: ClaimRequest, conflict: Rejection) -> Fate {
-        let mut backoff = Backoff::default();
-        loop {
-            tokio::time::sleep(backoff.next_delay()).await;
-            match self.claims.ask(ClaimLane::Express, claim.clone()).await {
-                Some(Claim::InProgress) => {}
-                Some(Claim::Duplicate) => return Fate::Done("duplicate"),
-                Some(Claim::Conflict) => return Fate::Rejected(conflict),
-                // Whoever had it has given it up: it is this message's turn again.
-                Some(Claim::Held(_)) | None => return Fate::Back,
-            }
-        }
-    }
-
-    /// Rows for webhooks that match but can't be used now.
-    fn unreadable(&self, claimed: &Claimed) -> impl Iterator<Item = NewDelivery> {
-        let unreadable = claimed.partner.unreadable(&claimed.event.event_type);
-        unreadable.map(|webhook| NewDelivery {
-            id: new_id(claimed.key),
-            webhook_id: webhook.webhook_id,
-            webhook_version: webhook.version,
-            expire_after: self.attempts.policy.expire_after,
-            step: self.attempts.park_unreadable(Progress::default()).into(),
-            attempt: None,
-        })
-    }
-
-    fn row(&self, target: &Target, state: &State) -> NewDelivery {
-        let (step, attempt) = match state {
-            State::Running => (Step::InFlight { lease: self.lease }, None),
-            State::Ended { step, attempt } => (*step, Some((**attempt).clone())),
-            State::PutOff(PutOff { wait, reason }) => (
-                Step::Parked {
-                    wait: *wait,
-                    reason: *reason,
-                },
-                None,
-            ),
-        };
-        NewDelivery {
-            id: target.delivery_id,
-            webhook_id: target.subscription.webhook_id,
-            webhook_version: target.subscription.version,
-            expire_after: self.attempts.policy.expire_after,
-            step,
-            attempt,
-        }
-    }
-}
-
-fn new_id(key: EventKey) -> DeliveryId {
-    DeliveryId::for_event(key, rand::random())
-}
-
-impl Claimed {
-    fn targets(&self) -> Vec<Target> {
-        self.partner
-            .matching(&self.event.event_type)
-            .iter()
-            .map(|subscription| Target {
-                delivery_id: new_id(self.key),
-                subscription: subscription.clone(),
-            })
-            .collect()
-    }
-
-    /// The question of a copy that takes over only what was given up.
-    fn as_fresh_copy(&self) -> ClaimRequest {
-        ClaimRequest {
-            partner_id: self.event.partner_id,
-            event_id: self.event.id.clone(),
-            content_hash: self.event.content_hash,
-            takeover: false,
-            seed: ClaimSeed::random(),
-        }
-    }
-
-    fn recorded(self, message: &Delivery, deliveries: Vec<NewDelivery>) -> (Coming, RecordedEvent) {
-        // The span's own context where traces are exported, so that a retry hangs below the event.
-        let trace = Trace::current().or(Trace::read(message.headers()));
-        let event = RecordedEvent {
-            key: self.key,
-            partner_id: self.event.partner_id,
-            event_id: self.event.id,
-            event_type: self.event.event_type,
-            content_hash: self.event.content_hash,
-            occurred_at: self.event.timestamp,
-            body: self.body,
-            app_id: message.properties.app_id().map(str::to_owned),
-            trace: store::record::Trace {
-                traceparent: trace.traceparent().map(str::to_owned),
-                tracestate: trace.tracestate().map(str::to_owned),
-            },
-            deliveries,
-        };
-        (self.coming, event)
     }
 }
 

@@ -3,11 +3,14 @@
 //! Reads and writes `claims`. The dispatcher's fan-out calls it, on a connection with `synchronous_commit = off`:
 //! what a crash of Postgres forgets here, [`crate::record`] inserts again.
 
+mod look_up;
+mod trim;
+
 use std::borrow::Borrow;
 use std::collections::HashMap;
 
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Double, Text, Uuid as SqlUuid};
-use diesel::{OptionalExtension as _, QueryableByName, sql_query};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::content_hash::ContentHash;
 use domain::id::{EventId, EventKey, PartnerId};
@@ -15,6 +18,9 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::prepared::Prepare as _;
+
+pub use look_up::{Known, look_up};
+pub use trim::trim;
 
 /// One event that wants to be processed.
 #[derive(Clone, Debug)]
@@ -277,67 +283,4 @@ async fn find(
 
 fn column<'a, O: Borrow<Open<'a>>, T>(open: &[O], value: impl Fn(&Open<'a>) -> T) -> Vec<T> {
     open.iter().map(|o| value(o.borrow())).collect()
-}
-
-/// A claim as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    pub event_key: EventKey,
-    pub content_hash: Vec<u8>,
-    pub recorded: bool,
-}
-
-#[derive(QueryableByName)]
-struct KnownRow {
-    #[diesel(sql_type = SqlUuid)]
-    event_key: Uuid,
-    #[diesel(sql_type = Binary)]
-    content_hash: Vec<u8>,
-    #[diesel(sql_type = Bool)]
-    recorded: bool,
-}
-
-/// The claim of one event, for people who ask what became of it.
-///
-/// # Errors
-/// When Postgres fails.
-pub async fn look_up(
-    connection: &mut AsyncPgConnection,
-    partner_id: PartnerId,
-    event_id: &EventId,
-) -> Result<Option<Known>, StoreError> {
-    let row: Option<KnownRow> = sql_query(
-        "SELECT event_key, content_hash, recorded_at IS NOT NULL AS recorded FROM claims \
-         WHERE partner_id = $1 AND event_id = $2",
-    )
-    .bind::<BigInt, _>(partner_id.0)
-    .bind::<Text, _>(event_id.as_str())
-    .get_result(connection)
-    .await
-    .optional()?;
-    Ok(row.map(|row| Known {
-        event_key: EventKey(row.event_key),
-        content_hash: row.content_hash,
-        recorded: row.recorded,
-    }))
-}
-
-/// Forgets claims of events that were recorded more than 24 h ago, and claims that nobody recorded in 7 days.
-/// Returns how many were trimmed, at most `limit`.
-///
-/// # Errors
-/// When Postgres fails.
-pub async fn trim(connection: &mut AsyncPgConnection, limit: i64) -> Result<usize, StoreError> {
-    let trimmed = sql_query(
-        "DELETE FROM claims WHERE ctid IN ( \
-             SELECT ctid FROM claims \
-             WHERE claimed_at < now() - interval '24 hours' \
-               AND (recorded_at < now() - interval '24 hours' \
-                    OR (recorded_at IS NULL AND claimed_at < now() - interval '7 days')) \
-             LIMIT $1 FOR UPDATE SKIP LOCKED)",
-    )
-    .bind::<BigInt, _>(limit)
-    .execute(connection)
-    .await?;
-    Ok(trimmed)
 }
