@@ -68,7 +68,8 @@ impl Announcer {
     fn hand_over(&self, message: Message) {
         if self.sender.try_send(message).is_err() {
             self.metrics
-                .announcements_sent
+                .announcements
+                .sent
                 .with_label_values(&["left_to_sweep"])
                 .inc();
         }
@@ -116,7 +117,8 @@ impl Announcements {
                     }
                 };
                 metrics
-                    .announcements_sent
+                    .announcements
+                    .sent
                     .with_label_values(&[result])
                     .inc();
             })

@@ -222,6 +222,7 @@ impl Attempts {
 
     fn parked(&self, wait: Duration, reason: ParkReason) -> PutOff {
         self.metrics
+            .attempts
             .parked
             .with_label_values(&[reason.as_str()])
             .inc();
@@ -234,10 +235,12 @@ impl Attempts {
             .map_or("delivered", |failure| failure.kind.as_str());
         self.metrics
             .attempts
+            .ended
             .with_label_values(&[lane, result])
             .inc();
         self.metrics
-            .attempt_seconds
+            .attempts
+            .seconds
             .with_label_values(&[lane])
             .observe(attempt.timings.total.as_secs_f64());
     }

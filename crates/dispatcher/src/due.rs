@@ -102,7 +102,8 @@ impl Handle for Due {
             Err(error) => self.bury(message, &link, "malformed", &error.line()).await,
         };
         self.metrics
-            .announcements_taken
+            .announcements
+            .taken
             .with_label_values(&[result])
             .inc();
     }

@@ -114,7 +114,7 @@ impl FanOut {
                 PUT_BACK
             }
         };
-        self.metrics.events.with_label_values(&[result]).inc();
+        self.metrics.events.taken.with_label_values(&[result]).inc();
     }
 
     async fn reject(&self, message: Delivery, link: &Link, rejection: &Rejection) -> &'static str {
@@ -123,7 +123,11 @@ impl FanOut {
         let letter = DeadLetter::rejected(&message, rejection);
         let result = self.bury(message, link, &letter, "rejected").await;
         if result != PUT_BACK {
-            self.metrics.rejections.with_label_values(&[code]).inc();
+            self.metrics
+                .events
+                .rejected
+                .with_label_values(&[code])
+                .inc();
         }
         result
     }

@@ -171,6 +171,7 @@ async fn attempt(
     sent.store(true, Ordering::Relaxed);
     attempts
         .metrics
+        .events
         .first_attempt_delay_seconds
         .observe(from.taken_at.elapsed().as_secs_f64());
     attempts

@@ -1,9 +1,13 @@
 //! Everything that the dispatcher counts, made and registered in one place.
 
+mod maker;
+
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
+
+use crate::isolation::{EgressState, Snapshot};
+use maker::Maker;
 
 /// Seconds, from what loopback takes to the time-out of an attempt.
 const SECONDS: &[f64] = &[
@@ -14,38 +18,11 @@ const ROWS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
 
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Events taken from the broker, by what became of them: recorded, duplicate, in_progress, rejected, dead,
-    /// put_back.
-    pub events: IntCounterVec,
-    /// Events rejected, by code.
-    pub rejections: IntCounterVec,
-    /// Attempts ended, by lane (first, due, test) and result (delivered, or the kind of the failure).
-    pub attempts: IntCounterVec,
-    /// Seconds that an attempt took, by lane.
-    pub attempt_seconds: HistogramVec,
-    /// Seconds from taking an event from the broker to the start of a first attempt.
-    pub first_attempt_delay_seconds: Histogram,
-    /// Deliveries parked, by reason.
-    pub parked: IntCounterVec,
-    /// Announcements taken, by what became of them: started, parked, ended, early, stale,
-    /// unreadable, missing, malformed, put_back.
-    pub announcements_taken: IntCounterVec,
-    /// Announcements published after a commit, by result: confirmed, left_to_sweep.
-    pub announcements_sent: IntCounterVec,
-    /// Rows in a batch, by step (claim, record).
-    pub batch_rows: HistogramVec,
-    /// Seconds that a batch took in Postgres, by step.
-    pub batch_seconds: HistogramVec,
-    /// Requests in flight, by lane.
-    pub in_flight: IntGaugeVec,
-    /// Requests in flight to webhooks under suspicion, by lane.
-    pub suspects_in_flight: IntGaugeVec,
-    /// Attempts that wait for a slot, by lane.
-    pub waiting: IntGaugeVec,
-    pub open_breakers: IntGauge,
-    pub tracked_webhooks: IntGauge,
-    /// 1 while our own network is held to be at fault.
-    pub egress_paused: IntGauge,
+    pub events: Events,
+    pub attempts: Attempts,
+    pub announcements: Announcements,
+    pub isolation: Isolation,
+    batches: Batches,
     /// Loads of subscriptions from Postgres, in statements' rows.
     pub subscription_loads: IntCounter,
     /// Webhooks disabled after a 410.
@@ -54,77 +31,173 @@ pub struct Metrics {
     pub stalls: IntCounter,
 }
 
-impl Metrics {
-    /// Notes a batch that Postgres took.
-    pub fn batch(&self, step: &str, rows: usize, seconds: f64) {
-        self.batch_rows
-            .with_label_values(&[step])
-            .observe(rows as f64);
-        self.batch_seconds
-            .with_label_values(&[step])
-            .observe(seconds);
-    }
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// Events taken from the broker, by what became of them: recorded, duplicate, in_progress, rejected, dead,
+    /// put_back.
+    pub taken: IntCounterVec,
+    /// Events rejected, by code.
+    pub rejected: IntCounterVec,
+    /// Seconds from taking an event from the broker to the start of a first attempt.
+    pub first_attempt_delay_seconds: Histogram,
+}
 
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    /// Attempts ended, by lane (first, due, test) and result (delivered, or the kind of the failure).
+    pub ended: IntCounterVec,
+    /// Seconds that an attempt took, by lane.
+    pub seconds: HistogramVec,
+    /// Deliveries parked, by reason.
+    pub parked: IntCounterVec,
+}
+
+#[derive(Clone, Debug)]
+pub struct Announcements {
+    /// Announcements taken, by what became of them: started, parked, ended, early, stale,
+    /// unreadable, missing, malformed, put_back.
+    pub taken: IntCounterVec,
+    /// Announcements published after a commit, by result: confirmed, left_to_sweep.
+    pub sent: IntCounterVec,
+}
+
+#[derive(Clone, Debug)]
+struct Batches {
+    /// Rows in a batch, by step (claim, record).
+    rows: HistogramVec,
+    /// Seconds that a batch took in Postgres, by step.
+    seconds: HistogramVec,
+}
+
+#[derive(Clone, Debug)]
+pub struct Isolation {
+    /// Requests in flight, by lane.
+    in_flight: IntGaugeVec,
+    /// Requests in flight to webhooks under suspicion, by lane.
+    suspects_in_flight: IntGaugeVec,
+    /// Attempts that wait for a slot, by lane.
+    waiting: IntGaugeVec,
+    open_breakers: IntGauge,
+    tracked_webhooks: IntGauge,
+    /// 1 while our own network is held to be at fault.
+    egress_paused: IntGauge,
+}
+
+impl Metrics {
     /// Makes and registers all of them.
     ///
     /// # Errors
     /// When a name is taken already.
-    #[expect(clippy::too_many_lines, reason = "one line of a list for each metric")]
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let make = Maker(registry);
         Ok(Self {
-            events: make.counters(
+            events: Events::new(&make)?,
+            attempts: Attempts::new(&make)?,
+            announcements: Announcements::new(&make)?,
+            isolation: Isolation::new(&make)?,
+            batches: Batches::new(&make)?,
+            subscription_loads: make
+                .counter("subscription_loads_total", "Partners loaded from Postgres.")?,
+            webhooks_gone: make.counter("webhooks_gone_total", "Webhooks disabled after a 410.")?,
+            stalls: make.counter(
+                "stalls_total",
+                "Broker generations dropped after this process stood still.",
+            )?,
+        })
+    }
+
+    /// Notes a batch that Postgres took.
+    pub fn batch(&self, step: &str, rows: usize, seconds: f64) {
+        self.batches
+            .rows
+            .with_label_values(&[step])
+            .observe(rows as f64);
+        self.batches
+            .seconds
+            .with_label_values(&[step])
+            .observe(seconds);
+    }
+}
+
+impl Events {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            taken: make.counters(
                 "events_total",
                 "Events taken from the broker by result.",
                 &["result"],
             )?,
-            rejections: make.counters(
+            rejected: make.counters(
                 "events_rejected_total",
                 "Events rejected by code.",
                 &["code"],
             )?,
-            attempts: make.counters(
+            first_attempt_delay_seconds: make.histogram(
+                "event_to_first_attempt_seconds",
+                "Time from taking an event to its first attempts.",
+                SECONDS,
+            )?,
+        })
+    }
+}
+
+impl Attempts {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            ended: make.counters(
                 "attempts_total",
                 "Attempts by lane and result.",
                 &["lane", "result"],
             )?,
-            attempt_seconds: make.histograms(
+            seconds: make.histograms(
                 "attempt_duration_seconds",
                 "Duration of attempts by lane.",
                 &["lane"],
                 SECONDS,
-            )?,
-            first_attempt_delay_seconds: make.histogram(
-                "event_to_first_attempt_seconds",
-                "Time from taking an event to its first attempts.",
             )?,
             parked: make.counters(
                 "deliveries_parked_total",
                 "Deliveries parked by reason.",
                 &["reason"],
             )?,
-            announcements_taken: make.counters(
+        })
+    }
+}
+
+impl Announcements {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            taken: make.counters(
                 "announcements_taken_total",
                 "Announcements of due deliveries by result.",
                 &["result"],
             )?,
-            announcements_sent: make.counters(
+            sent: make.counters(
                 "announcements_sent_total",
                 "Announcements handed to the retry service by result.",
                 &["result"],
             )?,
-            batch_rows: make.histograms(
-                "batch_rows",
-                "Rows in a batch by step.",
-                &["step"],
-                ROWS,
-            )?,
-            batch_seconds: make.histograms(
+        })
+    }
+}
+
+impl Batches {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            rows: make.histograms("batch_rows", "Rows in a batch by step.", &["step"], ROWS)?,
+            seconds: make.histograms(
                 "batch_seconds",
                 "Duration of a batch in Postgres by step.",
                 &["step"],
                 SECONDS,
             )?,
+        })
+    }
+}
+
+impl Isolation {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
             in_flight: make.gauges(
                 "requests_in_flight",
                 "Requests in flight by lane.",
@@ -149,80 +222,27 @@ impl Metrics {
                 "egress_paused",
                 "1 while our own network is held to be at fault.",
             )?,
-            subscription_loads: make
-                .counter("subscription_loads_total", "Partners loaded from Postgres.")?,
-            webhooks_gone: make.counter("webhooks_gone_total", "Webhooks disabled after a 410.")?,
-            stalls: make.counter(
-                "stalls_total",
-                "Broker generations dropped after this process stood still.",
-            )?,
         })
+    }
+
+    /// Takes over what the gate sees now.
+    pub fn show(&self, seen: &Snapshot) {
+        let gauges = [
+            (&self.in_flight, seen.in_flight),
+            (&self.suspects_in_flight, seen.suspects_in_flight),
+            (&self.waiting, seen.waiting),
+        ];
+        for (gauge, lanes) in gauges {
+            gauge.with_label_values(&["first"]).set(count(lanes.first));
+            gauge.with_label_values(&["due"]).set(count(lanes.due));
+        }
+        self.open_breakers.set(count(seen.open_breakers));
+        self.tracked_webhooks.set(count(seen.tracked_webhooks));
+        self.egress_paused
+            .set(i64::from(seen.egress == EgressState::Paused));
     }
 }
 
-/// Makes metrics under the product's and the service's name.
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(name, help)
-            .namespace("vellocity")
-            .subsystem("dispatcher")
-    }
-
-    fn add<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        metric: C,
-    ) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::with_opts(Self::opts(name, help))?)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Self::opts(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.add(IntGauge::with_opts(Self::opts(name, help))?)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Self::opts(name, help), labels)?)
-    }
-
-    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-        let opts = HistogramOpts {
-            common_opts: Self::opts(name, help),
-            buckets: SECONDS.to_vec(),
-        };
-        self.add(Histogram::with_opts(opts)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts {
-            common_opts: Self::opts(name, help),
-            buckets: buckets.to_vec(),
-        };
-        self.add(HistogramVec::new(opts, labels)?)
-    }
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }

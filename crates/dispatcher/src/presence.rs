@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::blockage::Blockage;
-use crate::isolation::{EgressState, Gate};
+use crate::isolation::Gate;
 use crate::metrics::Metrics;
 use crate::service::NAME;
 
@@ -65,32 +65,13 @@ impl Presence {
         } else {
             self.rabbitmq.failing(state.to_string())
         }
-        self.show();
+        self.metrics.isolation.show(&self.gate.snapshot());
     }
 
     async fn pending_migrations(&self) -> Result<usize, StoreError> {
         self.store.ping().await?;
         let mut connection = self.store.get().await?;
         store::migrations::pending(&mut connection).await
-    }
-
-    fn show(&self) {
-        let seen = self.gate.snapshot();
-        let metrics = &self.metrics;
-        let gauges = [
-            (&metrics.in_flight, seen.in_flight),
-            (&metrics.suspects_in_flight, seen.suspects_in_flight),
-            (&metrics.waiting, seen.waiting),
-        ];
-        for (gauge, lanes) in gauges {
-            gauge.with_label_values(&["first"]).set(count(lanes.first));
-            gauge.with_label_values(&["due"]).set(count(lanes.due));
-        }
-        metrics.open_breakers.set(count(seen.open_breakers));
-        metrics.tracked_webhooks.set(count(seen.tracked_webhooks));
-        metrics
-            .egress_paused
-            .set(i64::from(seen.egress == EgressState::Paused));
     }
 
     async fn heartbeat(&self) -> Result<(), StoreError> {
@@ -119,10 +100,6 @@ impl Presence {
             );
         }
     }
-}
-
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Writes the changes of breakers until nobody reports any more. One that is lost is made good by the next.
