@@ -60,6 +60,7 @@ mod it {
     mod deploy_stack;
     mod deploy_stages;
     mod dispatcher_attempts;
+    mod dispatcher_claims;
     mod dispatcher_consume;
     mod dispatcher_due;
     mod dispatcher_isolation;
