@@ -206,19 +206,20 @@ struct Delivery<'a> {
 impl Delivery<'_> {
     /// Whether it had been tried and was not final when a fault struck.
     fn was_with_receiver(&self, strike: &Strike) -> bool {
-        let finished = self.row.map(|row| row.finished);
-        self.got.requests > 0
-            && self.got.first_request <= strike.struck
-            && finished.is_none_or(|finished| finished >= strike.began)
+        self.was_open(self.got.first_request, strike)
     }
 
-    /// Whether it was with its receiver from a moment on and not recorded when a fault struck.
+    /// Whether it was with its receiver from a moment on and not recorded when a fault struck, soon after that moment.
     fn was_in_flight(&self, since: Ms, strike: &Strike) -> bool {
-        let recorded = self.row.map(|row| row.finished);
+        strike.began.saturating_sub(since) <= RECORDED_WITHIN_MS && self.was_open(since, strike)
+    }
+
+    /// Whether a fault struck after a moment and before it was final.
+    fn was_open(&self, since: Ms, strike: &Strike) -> bool {
+        let finished = self.row.map(|row| row.finished);
         self.got.requests > 0
             && since <= strike.struck
-            && strike.began.saturating_sub(since) <= RECORDED_WITHIN_MS
-            && recorded.is_none_or(|recorded| recorded >= strike.began)
+            && finished.is_none_or(|finished| finished >= strike.began)
     }
 }
 
