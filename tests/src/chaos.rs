@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod partners;
 pub mod plan;
 pub mod publisher;
+mod refusal;
 pub mod report;
 mod rows;
 mod settings;
@@ -149,7 +150,7 @@ impl Scene {
         let publisher = Publisher::start(load, ledger.clone(), clock);
         let scene = Self {
             clock,
-            striker: Striker::new(fleet.clone(), clock),
+            striker: Striker::new(fleet.clone(), ledger.clone(), clock),
             watch: Watch::new(fleet.clone()),
             fleet,
             ledger,

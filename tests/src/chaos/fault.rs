@@ -23,7 +23,7 @@ pub enum Fault {
     MemoryAlarm,
     /// Every connection that PostgreSQL has is taken, those of the services too.
     NoConnections,
-    /// The queues that services publish to refuse every message, as with a full disk.
+    /// RabbitMQ refuses what is published, as with full queues: events, and what services publish.
     RefusePublishes,
     KillTwo,
     /// With publishing paused: RabbitMQ's data are gone, while retries wait in it.

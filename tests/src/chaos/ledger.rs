@@ -58,6 +58,7 @@ pub struct Ledger {
     got: Vec<Got>,
     /// Each event before this one has arrived at all its healthy webhooks.
     oldest: usize,
+    refusals: u64,
     strays: u64,
 }
 
@@ -87,6 +88,17 @@ impl Ledger {
     pub fn confirmed(&mut self, number: u32, at: Ms) {
         let confirmed = &mut self.sent[number as usize].confirmed;
         *confirmed = confirmed.or(Some(at));
+    }
+
+    /// Notes that the broker did not take an event, which is to be published again.
+    pub fn refused(&mut self) {
+        self.refusals += 1;
+    }
+
+    /// How often it did not take one.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// Notes a request. One that no webhook should get is a stray.

@@ -92,7 +92,7 @@ impl Publisher {
     }
 }
 
-type Confirmation = BoxFuture<'static, (u32, bool)>;
+type Confirmation = BoxFuture<'static, (u32, Option<Confirm>)>;
 
 struct Worker {
     load: Load,
@@ -119,7 +119,7 @@ impl Worker {
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.become_due(&mut owed),
-                Some((number, confirmed)) = self.in_flight.next() => self.note(number, confirmed),
+                Some((number, confirm)) = self.in_flight.next() => self.note(number, confirm),
             }
             if amqp.is_none() && Instant::now() >= retry_at {
                 amqp = self.connect().await;
@@ -151,12 +151,16 @@ impl Worker {
     }
 
     /// What was refused stays unconfirmed, and so is published again when everything in flight is given up.
-    fn note(&mut self, number: u32, confirmed: bool) {
-        if confirmed {
-            self.progress = Instant::now();
-            self.unconfirmed.remove(&number);
-            let now = self.clock.now();
-            self.ledger.lock().unwrap().confirmed(number, now);
+    fn note(&mut self, number: u32, confirm: Option<Confirm>) {
+        match confirm {
+            Some(Confirm::Confirmed) => {
+                self.progress = Instant::now();
+                self.unconfirmed.remove(&number);
+                let now = self.clock.now();
+                self.ledger.lock().unwrap().confirmed(number, now);
+            }
+            Some(Confirm::Refused) => self.ledger.lock().unwrap().refused(),
+            Some(Confirm::Returned) | None => {}
         }
     }
 
@@ -175,9 +179,10 @@ impl Worker {
             self.unconfirmed.insert(number);
             let message = self.message(number);
             match timeout(PATIENCE, amqp.begin_publish(&message)).await {
-                Ok(Ok(confirm)) => self.in_flight.push(Box::pin(async move {
-                    (number, matches!(confirm.await, Ok(Confirm::Confirmed)))
-                })),
+                Ok(Ok(confirm)) => {
+                    let confirm = async move { (number, confirm.await.ok()) };
+                    self.in_flight.push(Box::pin(confirm));
+                }
                 Ok(Err(_)) | Err(_) => return false,
             }
         }

@@ -1,6 +1,6 @@
 //! Does a fault to the fleet, and puts it right again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,7 +9,9 @@ use tokio_postgres::error::SqlState;
 
 use super::Fault;
 use super::clock::{Clock, Ms};
+use super::ledger::Ledger;
 use super::plan::Step;
+use super::refusal::Refusal;
 use crate::database::Sql;
 use crate::fleet::{Fleet, Part};
 use crate::process::Signal;
@@ -18,9 +20,6 @@ use crate::service::Kind;
 
 /// RabbitMQ 3.10 can lose a queue that it is killed right after the declaration of.
 const QUEUES_SETTLE: Duration = Duration::from_secs(5);
-const POLICY: &str = "chaos-refuses";
-/// Everything that services publish to.
-const REFUSING: &str = r"^vellocity\.(deliveries\.(failed|due)|delay\.)";
 /// Of RabbitMQ, as in its own configuration.
 const WATERMARK: &str = "0.4";
 
@@ -35,8 +34,9 @@ pub struct Struck {
 
 pub struct Striker {
     fleet: Arc<Fleet>,
+    ledger: Arc<Mutex<Ledger>>,
     clock: Clock,
-    broker_up_since: std::sync::Mutex<Instant>,
+    broker_up_since: Mutex<Instant>,
 }
 
 /// Whatever can be ended and started again.
@@ -48,11 +48,12 @@ enum Target {
 
 impl Striker {
     #[must_use]
-    pub fn new(fleet: Arc<Fleet>, clock: Clock) -> Self {
+    pub fn new(fleet: Arc<Fleet>, ledger: Arc<Mutex<Ledger>>, clock: Clock) -> Self {
         Self {
             fleet,
+            ledger,
             clock,
-            broker_up_since: std::sync::Mutex::new(Instant::now()),
+            broker_up_since: Mutex::new(Instant::now()),
         }
     }
 
@@ -195,23 +196,18 @@ impl Striker {
         })
     }
 
+    /// Announcements all of the time, events half of it: with no event there would be no further announcement.
     async fn refuse_publishes(&self, step: &Step) -> Result<Struck, String> {
-        let broker = &self.fleet.rabbitmq;
         let began = self.clock.now();
-        let definition = r#"{"max-length":0}"#;
-        let options = ["--priority", "9", "--apply-to", "queues"];
-        let set = [
-            &["set_policy"][..],
-            &options,
-            &[POLICY, REFUSING, definition],
-        ]
-        .concat();
-        broker.control(&set).await;
+        let refusal = Refusal::begin(&self.fleet, &self.ledger).await;
         let struck = self.clock.now();
-        sleep(step.lasts).await;
-        broker.control(&["clear_policy", POLICY]).await;
+        let half = step.lasts / 2;
+        let events = refusal.of_events(half).await;
+        sleep(half).await;
+        let refused = refusal.end().await;
+        events?;
         Ok(Struck {
-            what: "RabbitMQ".to_owned(),
+            what: format!("RabbitMQ, {}", refused?),
             began,
             struck,
             ended: self.clock.now(),
