@@ -38,7 +38,7 @@ use crate::machine::Machine;
 use crate::service::Kind;
 use account::Strike;
 use changes::{Arrivals, Changes};
-use clock::Clock;
+use clock::{Clock, Ms};
 use ledger::Ledger;
 use partners::Partners;
 use plan::Step;
@@ -76,6 +76,7 @@ struct Scene {
     fleet: Arc<Fleet>,
     ledger: Arc<Mutex<Ledger>>,
     partners: Partners,
+    changes: Changes,
     publisher: Publisher,
     striker: Striker,
     watch: Watch,
@@ -97,7 +98,7 @@ pub async fn run(options: Options, folder: &Path) -> Report {
             fleet.add(kind).await;
         }
     }
-    let (scene, changes) = Scene::set(fleet, options).await;
+    let scene = Scene::set(fleet, options).await;
     let mut strikes = Vec::new();
     let mut problems = Vec::new();
     scene
@@ -124,11 +125,11 @@ pub async fn run(options: Options, folder: &Path) -> Report {
             }
         }
     }
-    scene.finish(changes, strikes, problems, started).await
+    scene.finish(strikes, problems, started).await
 }
 
 impl Scene {
-    async fn set(fleet: Fleet, options: Options) -> (Self, Changes) {
+    async fn set(fleet: Fleet, options: Options) -> Self {
         let clock = Clock::start();
         let fleet = Arc::new(fleet);
         let store = fleet.database.store();
@@ -148,31 +149,26 @@ impl Scene {
             padding_bytes: PADDING_BYTES,
         };
         let publisher = Publisher::start(load, ledger.clone(), clock);
-        let scene = Self {
+        Self {
             clock,
             striker: Striker::new(fleet.clone(), ledger.clone(), clock),
             watch: Watch::new(fleet.clone()),
             fleet,
             ledger,
             partners,
+            changes,
             publisher,
             options,
-        };
-        (scene, changes)
+        }
     }
 
     /// Some time of calm, the fault, and then until all is well.
     async fn step(&self, step: &Step) -> Result<Strike, String> {
         let window = self.clock.now();
         sleep(step.lead).await;
-        if step.fault == Fault::WipeRabbitmq {
-            self.let_retries_pile_up(step).await?;
-        }
-        let struck = timeout(STRIKE_WITHIN, self.striker.strike(step)).await;
-        let struck = struck.map_err(|_| format!("not done within {STRIKE_WITHIN:?}"))??;
-        let recovery = match step.fault {
-            Fault::WipeRabbitmq => Some(self.let_retries_arrive(&struck).await?),
-            _ => None,
+        let (struck, recovery) = match step.fault {
+            Fault::WipeRabbitmq => self.wipe(step).await?,
+            _ => (self.strike(step).await?, None),
         };
         let recovered = self.watch.until_recovered(&self.ledger, self.clock).await;
         let Struck {
@@ -194,26 +190,40 @@ impl Scene {
         })
     }
 
-    /// Publishing is paused, every event is recorded, and RabbitMQ holds nothing but retries that wait.
-    async fn let_retries_pile_up(&self, step: &Step) -> Result<(), String> {
+    async fn strike(&self, step: &Step) -> Result<Struck, String> {
+        let struck = timeout(STRIKE_WITHIN, self.striker.strike(step)).await;
+        struck.map_err(|_| format!("not done within {STRIKE_WITHIN:?}"))?
+    }
+
+    /// The strike while nobody publishes and retries wait, and how long it took from then until the last of them had arrived.
+    /// Whatever goes wrong, all goes on afterwards.
+    async fn wipe(&self, step: &Step) -> Result<(Struck, Option<Ms>), String> {
+        let _paused = self.changes.pause().await?;
         self.partners.outage.store(true, Ordering::Relaxed);
+        let struck = self.strike_while_retries_wait(step).await;
+        self.partners.outage.store(false, Ordering::Relaxed);
+        let arrived = match &struck {
+            Ok(_) => self.watch.until_final().await,
+            Err(_) => Ok(()),
+        };
+        let now = self.clock.now();
+        self.publisher.resume();
+        let struck = struck?;
+        arrived?;
+        let took = now.saturating_sub(struck.ended);
+        Ok((struck, Some(took)))
+    }
+
+    /// RabbitMQ holds nothing but retries that wait when it is struck.
+    async fn strike_while_retries_wait(&self, step: &Step) -> Result<Struck, String> {
         sleep(step.lead).await;
         self.publisher.pause().await;
         let events = self.ledger.lock().unwrap().sent().len();
         self.watch.until_recorded(events).await?;
-        match self.watch.open_deliveries().await {
-            0 => Err("no retry waits, so that there is nothing to lose".to_owned()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns how long it took from the fault until the last of them had arrived.
-    async fn let_retries_arrive(&self, struck: &Struck) -> Result<u32, String> {
-        self.partners.outage.store(false, Ordering::Relaxed);
-        let arrived = self.watch.until_final().await;
-        let took = self.clock.now().saturating_sub(struck.ended);
-        self.publisher.resume();
-        arrived.map(|()| took)
+        let waiting = self.watch.until_retries_wait().await?;
+        let struck = self.strike(step).await?;
+        let what = format!("{} with {waiting} retries", struck.what);
+        Ok(Struck { what, ..struck })
     }
 
     fn tell(&self, number: usize, of: usize, strike: &Strike) {
@@ -238,15 +248,14 @@ impl Scene {
     }
 
     async fn finish(
-        self,
-        changes: Changes,
+        mut self,
         strikes: Vec<Strike>,
         mut problems: Vec<String>,
         started: Instant,
     ) -> Report {
         (self.options.progress)("no more faults: until everything is delivered");
         self.publisher.pause().await;
-        let tally = changes.finish().await;
+        let tally = self.changes.finish().await;
         if let Err(problem) = self.settle().await {
             problems.push(problem);
         }

@@ -10,7 +10,7 @@ use domain::plan::Plan;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -29,6 +29,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// A change that was confirmed and has no effect by then is lost.
 const EFFECT_WITHIN: Duration = Duration::from_secs(90);
+/// Changes take seconds where all is well, and one that has had no effect is given up by then.
+const ENDED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Which paths have had a request.
 #[derive(Default)]
@@ -61,9 +63,13 @@ pub struct Tally {
 
 pub struct Changes {
     stop: watch::Sender<bool>,
+    gate: Gate,
     task: JoinSet<()>,
     tally: Arc<Mutex<Tally>>,
 }
+
+/// Changes pass it, each for as long as it takes; whoever wants quiet closes it.
+type Gate = Arc<RwLock<()>>;
 
 /// Everything that one change needs.
 struct User {
@@ -95,16 +101,32 @@ impl Changes {
             tally: tally.clone(),
         });
         let (stop, stopped) = watch::channel(false);
+        let gate = Gate::default();
         let mut task = JoinSet::new();
-        task.spawn(go_on(user, stopped));
-        Self { stop, task, tally }
+        task.spawn(go_on(user, gate.clone(), stopped));
+        Self {
+            stop,
+            gate,
+            task,
+            tally,
+        }
+    }
+
+    /// Waits for those that are under way. While what is returned is held, none is begun, and so no event is published.
+    ///
+    /// # Errors
+    /// When they take too long.
+    pub async fn pause(&self) -> Result<OwnedRwLockWriteGuard<()>, String> {
+        timeout(ENDED_WITHIN, self.gate.clone().write_owned())
+            .await
+            .map_err(|_| format!("changes are under way for more than {ENDED_WITHIN:?}"))
     }
 
     /// Begins no more, waits for those that are under way, and tells what became of all.
     ///
     /// # Panics
     /// When a change panicked.
-    pub async fn finish(mut self) -> Tally {
+    pub async fn finish(&mut self) -> Tally {
         self.stop.send_replace(true);
         while let Some(ended) = self.task.join_next().await {
             ended.expect("changes do not panic");
@@ -113,19 +135,26 @@ impl Changes {
     }
 }
 
-async fn go_on(user: Arc<User>, mut stopped: watch::Receiver<bool>) {
+async fn go_on(user: Arc<User>, gate: Gate, mut stopped: watch::Receiver<bool>) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut running = JoinSet::new();
     for number in 0.. {
-        tokio::select! {
-            _ = ticks.tick() => {}
+        let passing = async {
+            ticks.tick().await;
+            gate.clone().read_owned().await
+        };
+        let pass = tokio::select! {
+            pass = passing => pass,
             _ = stopped.wait_for(|stopped| *stopped) => break,
-        }
+        };
         while running.try_join_next().is_some() {}
         if running.len() < AT_ONCE {
             let user = user.clone();
-            running.spawn(async move { user.change(number).await });
+            running.spawn(async move {
+                user.change(number).await;
+                drop(pass);
+            });
         }
     }
     while running.join_next().await.is_some() {}

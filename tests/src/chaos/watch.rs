@@ -19,6 +19,8 @@ use crate::fleet::Fleet;
 const WELL_WITHIN: Duration = Duration::from_secs(120);
 /// Everything that is open is delivered by then: the longest wait for a retry, the sweep's, and some.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
+/// A retry waits for a second at least, and what fails is retried all the time.
+const RETRIES_WAIT_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -64,6 +66,29 @@ impl Watch {
             sql.count(&recorded).await == events && are_empty(amqp, &queues).await
         })
         .await
+    }
+
+    /// Until retries wait in RabbitMQ's delay queues; tells how many. Those that Postgres has open may be anywhere.
+    ///
+    /// # Errors
+    /// When none does.
+    pub(super) async fn until_retries_wait(&self) -> Result<u32, String> {
+        let queues: Vec<_> = Bucket::all().map(Bucket::queue).collect();
+        let amqp = Amqp::connect(&self.fleet.amqp_url).await;
+        let started = Instant::now();
+        loop {
+            let waiting = ready_in(&amqp, &queues).await;
+            if waiting > 0 {
+                amqp.close().await;
+                return Ok(waiting);
+            }
+            if started.elapsed() > RETRIES_WAIT_WITHIN {
+                return Err(
+                    "no retry waits in RabbitMQ, so that there is nothing to lose".to_owned(),
+                );
+            }
+            sleep(ASK_EVERY).await;
+        }
     }
 
     /// Until every delivery of an event that is counted is final.
@@ -116,11 +141,6 @@ impl Watch {
         self.fleet.settings().dispatcher().rabbitmq.shards
     }
 
-    /// How many deliveries are not final.
-    pub(super) async fn open_deliveries(&self) -> i64 {
-        self.fleet.database.sql().await.count(&open()).await
-    }
-
     /// What nobody will take care of any more.
     pub(super) async fn leftovers(&self) -> Vec<String> {
         let sql = self.fleet.database.sql().await;
@@ -159,10 +179,13 @@ fn open() -> String {
 }
 
 async fn are_empty(amqp: &Amqp, queues: &[String]) -> bool {
+    ready_in(amqp, queues).await == 0
+}
+
+async fn ready_in(amqp: &Amqp, queues: &[String]) -> u32 {
+    let mut ready = 0;
     for queue in queues {
-        if amqp.depth(queue).await.ready > 0 {
-            return false;
-        }
+        ready += amqp.depth(queue).await.ready;
     }
-    true
+    ready
 }
