@@ -1,5 +1,5 @@
 //! Acknowledgements. Each consumer has a channel of its own and one task that does everything on it: settles
-//! deliveries in batches, and changes the prefetch.
+//! deliveries in batches, and raises the prefetch.
 //!
 //! A [`Receipt`] tells the task what became of its delivery; the task takes all that is waiting, asks [`ledger`] what
 //! to say, and says it. So acks are batched by load alone, without a timer. The task ends with its link, and with it
@@ -15,7 +15,6 @@ pub(crate) use settler::Settler;
 pub(crate) enum Command {
     Ack(u64),
     Nack { tag: u64, requeue: bool },
-    Prefetch(u16),
     Cancel(Option<oneshot::Sender<()>>),
     Flush(oneshot::Sender<()>),
 }
@@ -28,15 +27,13 @@ pub(crate) type Commands = mpsc::UnboundedSender<Command>;
 #[must_use = "a receipt that is dropped puts its message back into the queue"]
 pub struct Receipt {
     tag: u64,
-    generation: u64,
     commands: Option<Commands>,
 }
 
 impl Receipt {
-    pub(crate) fn new(tag: u64, generation: u64, commands: Commands) -> Self {
+    pub(crate) fn new(tag: u64, commands: Commands) -> Self {
         Self {
             tag,
-            generation,
             commands: Some(commands),
         }
     }
@@ -44,7 +41,6 @@ impl Receipt {
     pub(crate) fn detached() -> Self {
         Self {
             tag: 0,
-            generation: 0,
             commands: None,
         }
     }
@@ -53,18 +49,6 @@ impl Receipt {
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.tag
-    }
-
-    /// The generation of the link that brought the delivery.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Whether the link that brought the delivery is gone, so that the broker delivers it again in any case.
-    #[must_use]
-    pub fn is_stale(&self) -> bool {
-        self.commands.as_ref().is_some_and(Commands::is_closed)
     }
 
     /// The message is done with.

@@ -86,12 +86,6 @@ impl Consumer {
         StreamExt::next(self).await
     }
 
-    /// Changes how many deliveries may be out at a time, at least 1. Less counts at once for new deliveries; more is
-    /// reached step by step, as after a start.
-    pub fn set_prefetch(&self, prefetch: u16) {
-        let _ = self.commands.send(Command::Prefetch(prefetch));
-    }
-
     /// Asks the broker for no more. What has arrived already still comes out of the stream, which then ends.
     pub async fn cancel(&self) {
         let (done, cancelled) = oneshot::channel();
@@ -125,7 +119,7 @@ impl Consumer {
             match ready!(round.poll_next_unpin(cx)) {
                 Some(Ok(delivery)) => {
                     let tag = delivery.delivery_tag;
-                    let receipt = Receipt::new(tag, self.link.generation(), self.commands.clone());
+                    let receipt = Receipt::new(tag, self.commands.clone());
                     let delivery = Delivery::new(self.queue.clone(), delivery, receipt);
                     return Poll::Ready(Some(delivery));
                 }

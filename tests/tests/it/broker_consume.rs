@@ -86,12 +86,6 @@ async fn the_prefetch_starts_small_and_grows_with_what_is_acked() {
         next(&mut consumer).await.receipt.ack();
     }
     window(64, 250).await;
-    consumer.set_prefetch(8);
-    consumer.flush().await;
-    for _ in 0..64 {
-        next(&mut consumer).await.receipt.ack();
-    }
-    window(8, 314).await;
     drop(consumer);
     fixture.finish().await;
 }

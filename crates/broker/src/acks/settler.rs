@@ -34,7 +34,7 @@ pub(crate) struct Settler {
     /// Number of the broker's consumer: a change of prefetch counts for new ones only, so that each has its own.
     round: u32,
     prefetch: u16,
-    prefetch_target: u16,
+    prefetch_max: u16,
     /// Acks since the prefetch was changed last.
     acked: u32,
     ledger: Ledger,
@@ -54,15 +54,15 @@ impl Settler {
         rounds: mpsc::UnboundedSender<lapin::Consumer>,
         cancelled: Arc<AtomicBool>,
     ) -> Result<Self, BrokerError> {
-        let prefetch_target = prefetch.max(1);
+        let prefetch_max = prefetch.max(1);
         let mut settler = Self {
             link,
             channel,
             queue: queue.to_owned(),
             tag: tag.to_owned(),
             round: 0,
-            prefetch: prefetch_target.min(PREFETCH_START),
-            prefetch_target,
+            prefetch: prefetch_max.min(PREFETCH_START),
+            prefetch_max,
             acked: 0,
             ledger: Ledger::default(),
             rounds,
@@ -104,7 +104,6 @@ impl Settler {
                 Command::Nack { tag, requeue } => {
                     self.ledger.nack(tag, requeue);
                 }
-                Command::Prefetch(prefetch) => self.prefetch_target = prefetch.max(1),
                 Command::Cancel(done) => {
                     cancel = true;
                     waiting.extend(done);
@@ -121,7 +120,7 @@ impl Settler {
         if cancel {
             self.cancel().await?;
         } else {
-            self.adjust_prefetch().await?;
+            self.raise_prefetch().await?;
         }
         if flush {
             // The broker reads a channel in order: with its answer it has read the acknowledgements. Its channel may
@@ -156,26 +155,20 @@ impl Settler {
         Ok(())
     }
 
-    /// Doubles the prefetch with each window that was acked in full, up to its target; takes less at once.
-    async fn adjust_prefetch(&mut self) -> Result<(), BrokerError> {
-        if self.cancelled.load(Ordering::Relaxed) {
+    /// Doubles the prefetch with each window that was acked in full, up to the most.
+    async fn raise_prefetch(&mut self) -> Result<(), BrokerError> {
+        let is_acked = self.acked >= self.prefetch.into();
+        if self.cancelled.load(Ordering::Relaxed) || !is_acked {
             return Ok(());
         }
-        let grown = if self.acked >= self.prefetch.into() {
-            self.prefetch.saturating_mul(2)
-        } else {
-            self.prefetch
-        };
-        let wanted = grown.min(self.prefetch_target);
-        if wanted != self.prefetch {
-            self.prefetch = wanted;
-            let former = self.round_tag();
-            self.next_round().await?;
-            self.stop_round(&former).await?;
-        } else if self.acked >= self.prefetch.into() {
+        if self.prefetch == self.prefetch_max {
             self.acked = 0;
+            return Ok(());
         }
-        Ok(())
+        self.prefetch = self.prefetch.saturating_mul(2).min(self.prefetch_max);
+        let former = self.round_tag();
+        self.next_round().await?;
+        self.stop_round(&former).await
     }
 
     async fn next_round(&mut self) -> Result<(), BrokerError> {
