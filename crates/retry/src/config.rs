@@ -50,6 +50,8 @@ pub struct Section {
     pub sweep_overdue_s: u32,
     /// Deliveries announced again by one statement.
     pub sweep_batch: u32,
+    /// Seconds between two looks for the delivery that is overdue for longest, for a gauge. Each looks at all that wait.
+    pub oldest_waiting_every_s: u32,
     /// Messages of `rejected` or `dead` that are moved into rows by one transaction. Times 1 MiB is the memory that
     /// they may take, since the broker takes no message over 512 KiB and there are two queues.
     pub dead_letters_batch: u16,
@@ -89,6 +91,7 @@ impl Default for Section {
             sweep_every_ms: 2000,
             sweep_overdue_s: 30,
             sweep_batch: 500,
+            oldest_waiting_every_s: 15,
             dead_letters_batch: 32,
             dead_letters_days: 30,
             dead_letters_bytes_max: 512 << 20,
@@ -114,6 +117,7 @@ pub struct Settings {
     pub sweep_every: Duration,
     pub sweep_overdue: Duration,
     pub sweep_batch: i64,
+    pub oldest_waiting_every: Duration,
     pub dead_letters_batch: u16,
     pub dead_letters: DeadLetterCaps,
     pub dead_letters_cap_every: Duration,
@@ -159,6 +163,7 @@ impl Settings {
             sweep_every: Duration::from_millis(section.sweep_every_ms.into()),
             sweep_overdue: seconds(section.sweep_overdue_s),
             sweep_batch: section.sweep_batch.into(),
+            oldest_waiting_every: seconds(section.oldest_waiting_every_s),
             dead_letters_batch: section.dead_letters_batch,
             dead_letters: DeadLetterCaps {
                 age: DAY.saturating_mul(section.dead_letters_days),
@@ -189,6 +194,7 @@ impl Section {
             ("sweep_every_ms", self.sweep_every_ms.into()),
             ("sweep_overdue_s", self.sweep_overdue_s.into()),
             ("sweep_batch", self.sweep_batch.into()),
+            ("oldest_waiting_every_s", self.oldest_waiting_every_s.into()),
             ("dead_letters_batch", self.dead_letters_batch.into()),
             ("dead_letters_days", self.dead_letters_days.into()),
             ("dead_letters_bytes_max", self.dead_letters_bytes_max),

@@ -26,7 +26,7 @@ use crate::place::{self, Placing};
 use crate::presence::{self, until_up};
 use crate::sweep::Sweep;
 use crate::trim::{Capping, Trimming};
-use crate::waiting::{MEASURED_EVERY, Waiting};
+use crate::waiting::Waiting;
 
 /// The service's name: of its process, in its metrics, and in the table of services.
 pub const SERVICE: &str = "retry";
@@ -257,7 +257,7 @@ impl Work {
             store: store.clone(),
             metrics: metrics.clone(),
         };
-        self.repeat(tasks, up, waiting, MEASURED_EVERY);
+        self.repeat(tasks, up, waiting, settings.oldest_waiting_every);
         let partitions = Partitions {
             store: store.clone(),
             metrics: metrics.clone(),

@@ -3,19 +3,14 @@
 //! Reads `deliveries`. Woken by a timer, beside the sweep and not within it: it looks at all that wait, and a sweep with
 //! much to do takes hundreds of steps.
 
-use std::time::Duration;
-
 use chrono::Utc;
 use store::{Store, StoreError, delivery};
 
 use crate::cadence::{Rest, Step};
 use crate::metrics::Metrics;
 
-/// An alert needs it no sooner, and every retry service measures for itself. No index helps: the one on what waits is in
-/// the order of the next announcement, where the most overdue delivery may be the last.
-pub const MEASURED_EVERY: Duration = Duration::from_secs(15);
-
-/// What measuring needs.
+/// What measuring needs. No index helps: the one on what waits is in the order of the next announcement, where the most
+/// overdue delivery may be the last.
 #[derive(Clone)]
 pub struct Waiting {
     pub store: Store,
