@@ -78,6 +78,10 @@ pub struct Attempts {
     pub wait_max: Duration,
 }
 
+/// How long what waits for Postgres may go on waiting for it once the dispatcher is told to end. Postgres answers far
+/// sooner, or is away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How far a delivery has come already, for its schedule.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
@@ -87,6 +91,19 @@ pub struct Progress {
 }
 
 impl Attempts {
+    /// What comes before anything is sent, unless the dispatcher is told to end and it takes too long.
+    pub async fn while_patient<T>(&self, before: impl Future<Output = T>) -> Option<T> {
+        let impatience = async {
+            self.draining.cancelled().await;
+            tokio::time::sleep(PATIENCE).await;
+        };
+        tokio::select! {
+            biased;
+            outcome = before => Some(outcome),
+            () = impatience => None,
+        }
+    }
+
     /// Waits for a slot, and before that until what is sent can be recorded. The error tells how long to put the delivery
     /// off instead: for its own sake, or because its message goes back to where it came from.
     pub async fn admit(

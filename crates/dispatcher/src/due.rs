@@ -122,7 +122,10 @@ impl Due {
             return self.give_back(&announcement, trace, message);
         }
         let progress = progress(announcement.attempts, announcement.parkings);
-        let target = self.target(&announcement).await;
+        let target = self.attempts.while_patient(self.target(&announcement));
+        let Some(target) = target.await else {
+            return "put_back";
+        };
         match self.attempts.admit(Lane::Due, target, progress, link).await {
             Ok(permit) => self.start(announcement, trace, message, link, permit).await,
             // The announcement goes back as it came: its row has not changed.
@@ -163,7 +166,8 @@ impl Due {
             delivery_id: announcement.delivery_id,
             turn: announcement.turn,
         };
-        let Some(starting) = self.starts.ask(request).await else {
+        let starting = self.attempts.while_patient(self.starts.ask(request));
+        let Some(starting) = starting.await.flatten() else {
             return "put_back";
         };
         match starting {

@@ -53,7 +53,7 @@ pub struct FanOut {
     /// How long an event is held for an answer; what takes longer is recorded as in flight.
     pub hold: Duration,
     pub lease: Duration,
-    /// Held by every event until its claim is made, and alone by one that came back too often.
+    /// Held by every event until its claim is answered, and alone by one that came back too often.
     pub alone: RwLock<()>,
 }
 
@@ -90,9 +90,12 @@ impl Handle for FanOut {
 
 impl FanOut {
     async fn settle(&self, message: Delivery, link: Arc<Link>, lane: ClaimLane) {
+        let preparing = self
+            .attempts
+            .while_patient(self.prepare(&message, &link, lane));
         // A message of a lost link is somebody else's: what waits for Postgres gives it up.
         let prepared = tokio::select! {
-            prepared = self.prepare(&message, &link, lane) => prepared,
+            prepared = preparing => prepared.unwrap_or(Err(Fate::Back)),
             () = link.lost() => Err(Fate::Back),
         };
         let fate = match prepared {
@@ -148,8 +151,8 @@ impl FanOut {
         }
     }
 
-    /// A message that came back too often goes through this alone.
-    async fn prepare_now(
+    /// A message that came back too often goes through this alone, the first time: once it has, it is not what kills us.
+    async fn prepare_first(
         &self,
         message: &Delivery,
         link: &Link,

@@ -84,6 +84,35 @@ async fn dispatchers_that_are_replaced_one_after_the_other_send_nothing_twice() 
 }
 
 #[tokio::test]
+async fn a_dispatcher_that_postgres_keeps_waiting_puts_back_what_it_has_not_sent() {
+    let mut stack = Stack::builder().dispatchers(0).start().await;
+    let (partner, receiver) = (stack.partner().await, Receiver::start().await);
+    partner
+        .create_webhook(&receiver.url("/"), &["cosell.completed"])
+        .await;
+    let blocker = stack.database.sql().await;
+    blocker
+        .execute("BEGIN; LOCK TABLE claims IN ACCESS EXCLUSIVE MODE")
+        .await;
+    let first = stack.process(Kind::Dispatcher).await;
+    let id = stack.publish(&partner, "cosell.completed", "{}").await;
+    let sql = stack.database.sql().await;
+    eventually("its claim waits", async || {
+        let waiting = "pg_locks WHERE relation = 'claims'::regclass AND NOT granted";
+        (sql.count(waiting).await > 0).then_some(())
+    })
+    .await;
+    terminate(first).await;
+    assert_eq!(receiver.requests().len(), 0);
+    blocker.execute("COMMIT").await;
+    let second = stack.process(Kind::Dispatcher).await;
+    stack.until_delivery_is(&id, "delivered").await;
+    assert_each_once(&receiver, &[id]);
+    stack.keep(second);
+    stack.finish().await;
+}
+
+#[tokio::test]
 async fn a_retry_service_hands_over_what_it_has_not_placed() {
     let mut stack = Stack::builder()
         .retries(0)

@@ -23,15 +23,15 @@ impl FanOut {
         link: &Link,
         lane: ClaimLane,
     ) -> Result<Claimed, Fate> {
-        loop {
-            match self.prepare_now(message, link, lane).await {
-                Err(Fate::HolderIsYoung) => tokio::select! {
-                    () = tokio::time::sleep(HOLDER_ASKED_EVERY) => {}
-                    () = self.attempts.draining.cancelled() => return Err(Fate::Back),
-                },
-                prepared => return prepared,
+        let mut prepared = self.prepare_first(message, link, lane).await;
+        while let Err(Fate::HolderIsYoung) = prepared {
+            tokio::select! {
+                () = tokio::time::sleep(HOLDER_ASKED_EVERY) => {}
+                () = self.attempts.draining.cancelled() => return Err(Fate::Back),
             }
+            prepared = self.claim(message, link, lane).await;
         }
+        prepared
     }
 
     /// Waits for whoever took the claim over, as a fresh copy would. To go back at once would be to take it over in turn,
