@@ -1,9 +1,8 @@
 //! Writes what was decided and what happened, in batches, and has announced what is scheduled.
 //!
 //! Reads nothing. Writes through [`store::record`], hands scheduled deliveries to [`crate::announce`], and names webhooks
-//! that are gone to [`crate::gone`]. Woken by whatever comes in: a batch is all that gathered while the previous one was
-//! written, and what comes within a moment while as many events are on their way (see [`gather`]). Where nothing else is
-//! under way, it is written at once.
+//! that are gone to [`crate::gone`]. Woken by whatever comes in: a batch is all that came while the previous one was
+//! written, and what comes within 10 ms until it is worth a commit (see [`gather`]).
 
 mod coming;
 mod gather;

@@ -27,7 +27,7 @@ pub(super) async fn gather<T>(
         return None;
     }
     let until = Instant::now() + GATHER;
-    while items.len() < max && items.len() <= on_their_way.count().max(WORTH_A_COMMIT) {
+    while items.len() < max && !is_enough(items.len(), on_their_way) {
         let room = max - items.len();
         match timeout_at(until, receiver.recv_many(&mut items, room)).await {
             Ok(1..) => {}
@@ -35,6 +35,10 @@ pub(super) async fn gather<T>(
         }
     }
     Some(items)
+}
+
+fn is_enough(items: usize, on_their_way: &OnTheirWay) -> bool {
+    items >= WORTH_A_COMMIT && items > on_their_way.count()
 }
 
 #[cfg(test)]
@@ -77,18 +81,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_worth_a_commit_does_not_wait() {
-        let enough = WORTH_A_COMMIT + 1;
-        let (_sender, mut receiver) = queue_of(enough).await;
+        let (_sender, mut receiver) = queue_of(WORTH_A_COMMIT).await;
         let on_their_way = OnTheirWay::default();
         let started = Instant::now();
         let items = gather(&mut receiver, &on_their_way, 64).await;
-        assert_eq!(items, first(enough));
+        assert_eq!(items, first(WORTH_A_COMMIT));
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_on_its_way_is_waited_for_until_it_has_come() {
-        let enough = WORTH_A_COMMIT + 1;
+        let enough = WORTH_A_COMMIT;
         let (sender, mut receiver) = queue_of(enough).await;
         let on_their_way = OnTheirWay::default();
         let coming: Vec<_> = (0..enough + 2).map(|_| on_their_way.enter()).collect();
@@ -106,7 +109,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_come_is_waited_for_no_longer_than_that() {
-        let enough = WORTH_A_COMMIT + 1;
+        let enough = WORTH_A_COMMIT;
         let (_sender, mut receiver) = queue_of(enough).await;
         let on_their_way = OnTheirWay::default();
         let _coming: Vec<_> = (0..enough).map(|_| on_their_way.enter()).collect();
