@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_placed_into_a_bucket_and_counts_a_hop() {
-        let (message, bucket) = announcement().to_delay(at(3_000), &Trace::default());
+        let (message, bucket) = announcement().to_delay(at(5_000), &Trace::default());
         assert_eq!(bucket.unwrap().delay(), Duration::from_secs(5));
         assert_eq!(
             (message.exchange, message.routing_key.as_str()),

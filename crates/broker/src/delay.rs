@@ -10,11 +10,13 @@ const SECOND: u32 = 1;
 const MINUTE: u32 = 60;
 const HOUR: u32 = 60 * 60;
 
-/// Delays of all buckets in seconds, ascending.
-const DELAYS_S: [u32; 18] = [
+/// Delays of all buckets in seconds, ascending. Those of 5 and 6 s take the first step of the default schedule, jitter
+/// and all, in one hop each: it is what nearly all that is parked waits for.
+const DELAYS_S: [u32; 19] = [
     SECOND,
     2 * SECOND,
     5 * SECOND,
+    6 * SECOND,
     10 * SECOND,
     15 * SECOND,
     30 * SECOND,
@@ -34,6 +36,9 @@ const DELAYS_S: [u32; 18] = [
 
 /// Times a message goes through a bucket before the wait is rounded up. Each costs the broker about 0.1 ms.
 pub const HOPS_MAX: u32 = 3;
+
+/// What a message may wait longer to be spared a hop: the smallest bucket could not end its wait more exactly.
+const ROUNDED_UP: Duration = Duration::from_secs(SECOND as u64);
 
 /// One of the fixed delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,17 +80,21 @@ impl Bucket {
 
 /// The bucket for a message that has `remaining` to wait and has been through `hops` buckets so far.
 ///
-/// The largest that fits, and what is left goes through another one afterwards; the third is rounded up, so that a
-/// message makes three hops and no more. A wait is never cut short; one longer than the largest bucket comes back
-/// early from it, and is placed again.
+/// The one that is just longer, up to a second; otherwise the largest that fits, and what is left goes through another
+/// one afterwards; the third is rounded up, so that a message makes three hops and no more. A wait is never cut short; one
+/// longer than the largest bucket comes back early from it, and is placed again.
 #[must_use]
 pub fn bucket(remaining: Duration, hops: u32) -> Bucket {
-    let fitting = || Bucket::all().rfind(|b| b.delay() <= remaining);
-    let covering = || Bucket::all().find(|b| b.delay() >= remaining);
+    let covering = Bucket::all().find(|b| b.delay() >= remaining);
+    let is_close = |bucket: &Bucket| bucket.delay() - remaining <= ROUNDED_UP;
     if hops + 1 >= HOPS_MAX {
-        covering().unwrap_or(Bucket::LARGEST)
+        covering.unwrap_or(Bucket::LARGEST)
+    } else if let Some(close) = covering.filter(is_close) {
+        close
     } else {
-        fitting().unwrap_or(Bucket::SMALLEST)
+        Bucket::all()
+            .rfind(|b| b.delay() <= remaining)
+            .unwrap_or(Bucket::SMALLEST)
     }
 }
 
@@ -100,19 +109,25 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_that_fits_is_taken_and_the_last_hop_is_rounded_up() {
+    fn what_is_close_is_rounded_up_and_so_is_the_last_hop() {
         let cases = [
             // (remaining in ms, hops so far, bucket in s)
             (0, 0, 1),
             (1, 0, 1),
             (999, 0, 1),
             (1000, 0, 1),
-            (1999, 0, 1),
-            (4999, 0, 2),
+            (1001, 0, 2),
+            (3999, 0, 2),
+            (4000, 0, 5),
             (5000, 0, 5),
-            (29_999, 1, 15),
+            (5001, 0, 6),
+            (6001, 0, 6),
+            (8999, 0, 6),
+            (9000, 0, 10),
+            (28_999, 1, 15),
+            (29_000, 1, 30),
             (3_600_000, 1, 3600),
-            (3_599_999, 0, 1800),
+            (3_598_999, 0, 1800),
             (86_400_000, 0, 86_400),
             (99_360_000, 0, 86_400),
             (0, 2, 1),
@@ -146,6 +161,13 @@ mod tests {
                 late <= Duration::from_secs(1).max(wait / 2),
                 "{wait:?} came {late:?} late"
             );
+        }
+    }
+
+    #[test]
+    fn the_first_step_of_the_default_schedule_takes_one_hop() {
+        for wait_ms in 4250..=5750 {
+            assert!(bucket(MS * wait_ms, 0).delay() >= MS * wait_ms);
         }
     }
 

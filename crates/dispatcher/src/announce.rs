@@ -3,17 +3,22 @@
 //! Publishes references to `vellocity.deliveries` with the key `failed`. An announcement that is refused, or not
 //! confirmed in time, is counted and left to the sweep: it never holds an event.
 
+use std::time::Duration;
+
 use broker::announcement::{Announcement, Reason};
 use broker::trace::Trace;
 use broker::{Message, Publisher};
 use futures_util::{StreamExt as _, stream};
 use store::record::Scheduled;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, Receiver};
 
 use crate::metrics::Metrics;
 
 /// Announcements that wait to be published; what comes beyond is left to the sweep.
 const WAITING_MAX: usize = 20_000;
+/// How long announcements wait for each other. What is published together stays together on its whole way, through the
+/// retry service, a delay bucket and back, and costs the broker half as much; the shortest wait for a retry is a second.
+const GATHER: Duration = Duration::from_millis(20);
 /// Announcements whose confirms are awaited at a time.
 const UNCONFIRMED_MAX: usize = 512;
 
@@ -26,7 +31,7 @@ pub struct Announcer {
 
 /// Publishes what was handed over.
 pub struct Announcements {
-    receiver: mpsc::Receiver<Message>,
+    receiver: Receiver<Message>,
     publisher: Publisher,
     metrics: Metrics,
 }
@@ -98,15 +103,33 @@ fn reference(delivery: &Scheduled) -> Announcement {
     }
 }
 
+/// All that comes within [`GATHER`] of the first, but no more than may be unconfirmed.
+async fn burst<T>(mut receiver: Receiver<T>) -> Option<(Vec<T>, Receiver<T>)> {
+    let mut burst = Vec::new();
+    if receiver.recv_many(&mut burst, UNCONFIRMED_MAX).await == 0 {
+        return None;
+    }
+    if burst.len() < UNCONFIRMED_MAX {
+        tokio::time::sleep(GATHER).await;
+        while burst.len() < UNCONFIRMED_MAX
+            && let Ok(message) = receiver.try_recv()
+        {
+            burst.push(message);
+        }
+    }
+    Some((burst, receiver))
+}
+
 impl Announcements {
     /// Publishes until nobody announces any more.
     pub async fn run(self) {
         let Self {
-            mut receiver,
+            receiver,
             publisher,
             metrics,
         } = self;
-        stream::poll_fn(|context| receiver.poll_recv(context))
+        stream::unfold(receiver, burst)
+            .flat_map(stream::iter)
             .for_each_concurrent(UNCONFIRMED_MAX, async |message| {
                 runtime::fail_point!("announce.publish");
                 let result = match publisher.publish(message).await {
@@ -123,5 +146,40 @@ impl Announcements {
                     .inc();
             })
             .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_within_a_moment_goes_together() {
+        let (sender, receiver) = mpsc::channel(8);
+        sender.send(1).await.unwrap();
+        let started = Instant::now();
+        let arrive = async {
+            sleep(GATHER / 2).await;
+            sender.send(2).await.unwrap();
+        };
+        let (first, ()) = tokio::join!(burst(receiver), arrive);
+        let (messages, receiver) = first.unwrap();
+        assert_eq!((messages, started.elapsed()), (vec![1, 2], GATHER));
+        drop(sender);
+        assert!(burst(receiver).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_burst_waits_for_nothing() {
+        let (sender, receiver) = mpsc::channel(2 * UNCONFIRMED_MAX);
+        for number in 0..=UNCONFIRMED_MAX {
+            sender.send(number).await.unwrap();
+        }
+        let started = Instant::now();
+        let (messages, _receiver) = burst(receiver).await.unwrap();
+        assert_eq!(messages.len(), UNCONFIRMED_MAX);
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }

@@ -17,7 +17,7 @@ async fn the_topology_is_declared_again_and_again_without_harm() {
     let fixture = Fixture::start().await;
     let link = fixture.link().await;
     let depths = topology::depths(&link).await.unwrap();
-    assert_eq!(depths.len(), 8 + 1 + 3 + 18 + 2);
+    assert_eq!(depths.len(), 8 + 1 + 3 + 19 + 2);
     assert!(depths.iter().all(|depth| depth.ready == Some(0)));
 
     for topology in [TopologyMode::Declare, TopologyMode::Check] {

@@ -166,7 +166,7 @@ async fn an_announcement_that_the_broker_refuses_is_counted_and_does_not_stay() 
     let admin = stack.services(Kind::Retry).next().unwrap().admin();
     // The policy takes its time to arrive, and a full quorum queue takes one more message before it refuses.
     eventually("the broker refuses", async || {
-        amqp.publish(&announcement(Utc::now().timestamp_millis() + 9000, 0))
+        amqp.publish(&announcement(Utc::now().timestamp_millis() + 4900, 0))
             .await;
         let refused = metric(admin, "retry_publish_failures_total", r#"reason="refused""#).await;
         (refused >= 1.0).then_some(())
