@@ -1,5 +1,8 @@
 //! What can't be recorded keeps the dispatcher from sending more.
 
+use std::time::Duration;
+
+use tests::wait::let_pass;
 use tests::{eventually, service};
 
 use super::crash_fixture::{Scene, without_dispatcher};
@@ -21,6 +24,8 @@ async fn while_somebody_locks_what_is_recorded_nothing_more_is_sent_and_the_prob
         (scene.sql.count("claims").await == 2).then_some(())
     })
     .await;
+    // It would be sent a moment after its claim.
+    let_pass(Duration::from_secs(1)).await;
     scene.assert_requests(&first, 1);
 
     blocker.execute("COMMIT").await;

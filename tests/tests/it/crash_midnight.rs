@@ -1,6 +1,9 @@
 //! The day changes between two steps of one event, or has no partition.
 
+use std::time::Duration;
+
 use tests::service::{self, Kind};
+use tests::wait::let_pass;
 use tests::{Answer, FailPoints, eventually};
 
 use super::crash_fixture::{Scene, until_events, without_dispatcher};
@@ -68,6 +71,8 @@ async fn events_of_a_day_without_partitions_wait_for_them_and_the_probe_says_so(
         (scene.sql.count("claims").await == 2).then_some(())
     })
     .await;
+    // It would be sent a moment after its claim.
+    let_pass(Duration::from_secs(1)).await;
     scene.assert_requests(&first, 1);
 
     // Its first step makes the days that are missing.

@@ -1,6 +1,6 @@
 //! What a dispatcher does when Postgres won't take what it has to record.
 
-use tests::{Answer, Receiver, Stack, eventually};
+use tests::{Answer, Receiver, Stack};
 
 const EVENT_TYPE: &str = "listing.updated";
 
@@ -34,35 +34,5 @@ async fn a_row_that_postgres_refuses_is_recorded_without_the_receivers_bytes() {
         .await;
     assert!(without >= 20, "{without}");
     assert_eq!(receiver.requests().len(), 40, "none is sent again for it");
-    stack.finish().await;
-}
-
-#[tokio::test]
-async fn an_event_of_a_day_without_partitions_is_sent_once_and_recorded_when_they_are_there() {
-    let stack = Stack::builder().retries(0).start().await;
-    let (partner, receiver) = (stack.partner().await, Receiver::start().await);
-    partner
-        .create_webhook(&receiver.url("/"), &[EVENT_TYPE])
-        .await;
-    let sql = stack.database.sql().await;
-    sql.execute(
-        "DO $$ DECLARE day text := to_char((clock_timestamp() AT TIME ZONE 'UTC')::date, '_YYYYMMDD'); \
-         BEGIN EXECUTE 'DROP TABLE ' || 'events' || day || ', deliveries' || day || ', attempts' || day; END $$",
-    )
-    .await;
-    let id = stack.publish(&partner, EVENT_TYPE, "{}").await;
-    receiver.wait_for_delivery(&id).await;
-    eventually("recording was tried, and is tried again", async || {
-        let failed: i64 = sql
-            .value("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()")
-            .await;
-        (failed >= 3).then_some(())
-    })
-    .await;
-    let store = stack.database.store();
-    let mut conn = store.get().await.unwrap();
-    store::partition::create(&mut conn, 1).await.unwrap();
-    stack.until_delivery_is(&id, "delivered").await;
-    assert_eq!(receiver.requests().len(), 1);
     stack.finish().await;
 }
