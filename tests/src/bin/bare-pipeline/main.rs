@@ -3,7 +3,8 @@
 //! isolation, no telemetry. `make bench` measures it beside the product, and states the product's figures as shares of
 //! its.
 //!
-//! `bare-pipeline AMQP_URL POSTGRES_URL QUEUE WEBHOOK_URL...` declares its queue, makes its tables, and says `ready`.
+//! `bare-pipeline [--claim] AMQP_URL POSTGRES_URL QUEUE WEBHOOK_URL...` declares its queue, makes its tables, and says
+//! `ready`. With `--claim` it is no ceiling, but the ceiling and the smallest claim: see [`claims`].
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 )]
 
 mod acks;
+mod claims;
 mod rows;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use tikv_jemallocator::Jemalloc;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use claims::Claims;
 use rows::{Row, Writer};
 
 /// As in the dispatcher: which one is better is no part of the comparison.
@@ -69,7 +72,8 @@ struct Pipeline {
 #[tokio::main]
 async fn main() {
     runtime::exit::install_crypto_provider();
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let claims = arguments.next_if_eq("--claim").is_some();
     let mut next = || {
         arguments
             .next()
@@ -105,9 +109,21 @@ async fn main() {
         )
         .await
         .unwrap();
+    let handle = {
+        let tasks = tasks.clone();
+        move |delivery| drop(tasks.spawn(pipeline.clone().handle(delivery)))
+    };
+    let next: Box<dyn Fn(Delivery) + Send> = if claims {
+        let (to_claim, queue_of_events) = mpsc::unbounded_channel();
+        let claims = Claims::connect(&postgres_url).await;
+        tasks.spawn(claims.run(queue_of_events, handle));
+        Box::new(move |delivery| drop(to_claim.send(delivery)))
+    } else {
+        Box::new(handle)
+    };
     println!("ready");
     while let Some(Ok(delivery)) = consumer.next().await {
-        tasks.spawn(pipeline.clone().handle(delivery));
+        next(delivery);
     }
 }
 

@@ -18,11 +18,20 @@ pub struct Bare {
     webhooks: u32,
 }
 
+/// What comes before an event is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    None,
+    /// One row, inserted without a wait for the disk.
+    Smallest,
+}
+
 impl Bare {
     /// Sends each event to so many webhooks of the receiver.
-    pub async fn start(receiver: &LoadReceiver, webhooks: u32) -> Self {
+    pub async fn start(receiver: &LoadReceiver, webhooks: u32, claim: Claim) -> Self {
         let (database, vhost) = (Database::empty().await, Vhost::create().await);
         let mut command = Command::new(process::program("bare-pipeline"));
+        command.args((claim == Claim::Smallest).then_some("--claim"));
         command.args([vhost.url(), &database.url(), QUEUE]);
         command.args((0..webhooks).map(|webhook| receiver.url(Behaviour::Ok, webhook)));
         let process = Process::spawn("bare-pipeline", command);

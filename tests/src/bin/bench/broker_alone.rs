@@ -16,8 +16,8 @@ use crate::run::Load;
 
 const QUEUE: &str = "bench.alone";
 const PER_SECOND: u32 = 50;
-/// Nothing more comes once nothing has come for so long.
-const QUIET: Duration = Duration::from_secs(5);
+/// What has not come by then after the one before it does not come any more.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// One message, in microseconds of the clock.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,8 @@ async fn samples(target: Target, time: Duration, clock: Clock) -> Vec<Sample> {
     };
     let mut publishing = JoinSet::new();
     publishing.spawn(Load::steady(target, PER_SECOND, time).publish(clock));
-    let arrived = arrivals(consumer, clock).await;
+    let expected = usize::try_from(time.as_secs()).unwrap() * PER_SECOND as usize;
+    let arrived = arrivals(consumer, expected, clock).await;
     let published = publishing.join_next().await.unwrap().unwrap();
     amqp.close().await;
     assert_eq!(
@@ -75,10 +76,13 @@ async fn consume(amqp: &Amqp) -> Consumer {
     consumer.await.unwrap()
 }
 
-/// Number and time of each message that comes.
-async fn arrivals(mut consumer: Consumer, clock: Clock) -> Vec<(u32, u64)> {
+/// Number and time of each of so many messages.
+async fn arrivals(mut consumer: Consumer, expected: usize, clock: Clock) -> Vec<(u32, u64)> {
     let mut arrived = Vec::new();
-    while let Ok(delivery) = timeout(QUIET, consumer.next()).await {
+    while arrived.len() < expected {
+        let Ok(delivery) = timeout(QUIET, consumer.next()).await else {
+            break;
+        };
         let delivery = delivery.unwrap().unwrap();
         let at_us = clock.now_us();
         let event: serde_json::Value = serde_json::from_slice(&delivery.data).unwrap();

@@ -29,9 +29,9 @@ use std::time::Instant;
 
 use clap::Parser;
 
+use ::tests::machine::Machine;
 use report::Report;
-use scenarios::{Context, SCENARIOS};
-use tests::machine::Machine;
+use scenarios::{Context, SCENARIOS, Scenario};
 
 /// Measures the delivery engine beside the bare pipeline.
 #[derive(Parser)]
@@ -61,21 +61,19 @@ async fn main() -> ExitCode {
         pairs: if arguments.short { 1 } else { arguments.pairs },
         folder: arguments.folder,
     };
-    let is_name = |word: &str| SCENARIOS.iter().any(|(name, ..)| *name == word);
+    let wanted = wanted(arguments.only.as_deref(), context.short);
+    if wanted.is_empty() {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        eprintln!("no such scenario; there are {}", names.join(", "));
+        return ExitCode::FAILURE;
+    }
     let mut report = Report::new(Machine::look());
-    for (name, in_short, scenario) in SCENARIOS {
-        let wanted = match &arguments.only {
-            Some(word) if is_name(word) => name == word,
-            Some(part) => name.contains(part.as_str()),
-            None => *in_short || !context.short,
-        };
-        if wanted {
-            eprintln!("-- {name}");
-            let began = Instant::now();
-            let findings = scenario(&context).await;
-            report.add(name, began.elapsed().as_secs(), findings);
-            report.write(&arguments.report);
-        }
+    for scenario in wanted {
+        eprintln!("-- {}", scenario.name);
+        let began = Instant::now();
+        let findings = (scenario.run)(&context).await;
+        report.add(scenario.name, began.elapsed().as_secs(), findings);
+        report.write(&arguments.report);
     }
     println!("{report}");
     if report.is_sound() {
@@ -83,5 +81,40 @@ async fn main() -> ExitCode {
     } else {
         eprintln!("something was lost, sent twice or recorded wrongly: see the table");
         ExitCode::FAILURE
+    }
+}
+
+/// Those of the name, or where none has it those whose names contain it; all of a whole or a short run without one.
+fn wanted(only: Option<&str>, short: bool) -> Vec<&'static Scenario> {
+    let is_wanted = |scenario: &&Scenario| match only {
+        Some(word) if SCENARIOS.iter().any(|known| known.name == word) => scenario.name == word,
+        Some(part) => scenario.name.contains(part),
+        None => scenario.in_short || !short,
+    };
+    SCENARIOS.iter().filter(is_wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(only: Option<&str>, short: bool) -> Vec<&'static str> {
+        let wanted = wanted(only, short);
+        wanted.iter().map(|scenario| scenario.name).collect()
+    }
+
+    #[test]
+    fn a_whole_name_is_that_scenario_and_a_part_all_that_have_it() {
+        assert_eq!(names(Some("flood-1"), false), ["flood-1"]);
+        assert_eq!(names(Some("steady"), true), ["steady-100", "steady-1000"]);
+        assert!(names(Some("flod"), false).is_empty());
+    }
+
+    #[test]
+    fn a_short_run_is_a_part_of_the_whole() {
+        let whole = names(None, false);
+        let short = names(None, true);
+        assert!(short.len() < whole.len());
+        assert!(short.iter().all(|name| whole.contains(name)));
     }
 }

@@ -1,4 +1,4 @@
-//! What is measured, in the order of the table.
+//! What is measured, a file each.
 
 mod dispatchers;
 mod floods;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::report::Findings;
+use crate::report;
 
 /// What has arrived is recorded by then.
 pub const RECORDED_WITHIN: Duration = Duration::from_secs(30);
@@ -39,41 +39,62 @@ impl Context {
     }
 }
 
-type Scenario = for<'a> fn(&'a Context) -> Pin<Box<dyn Future<Output = Findings> + 'a>>;
+type Findings<'a> = Pin<Box<dyn Future<Output = report::Findings> + 'a>>;
 
-/// Name, whether it belongs to a short run, and what to do.
-pub const SCENARIOS: &[(&str, bool, Scenario)] = &[
-    ("flood-1", true, |context| {
+/// One or a few lines of the table.
+pub struct Scenario {
+    pub name: &'static str,
+    /// Whether it belongs to a short run.
+    pub in_short: bool,
+    pub run: for<'a> fn(&'a Context) -> Findings<'a>,
+}
+
+const fn short(name: &'static str, run: for<'a> fn(&'a Context) -> Findings<'a>) -> Scenario {
+    Scenario {
+        name,
+        in_short: true,
+        run,
+    }
+}
+
+const fn long(name: &'static str, run: for<'a> fn(&'a Context) -> Findings<'a>) -> Scenario {
+    Scenario {
+        name,
+        in_short: false,
+        run,
+    }
+}
+
+/// What is measured, in the order of the table.
+pub const SCENARIOS: &[Scenario] = &[
+    short("flood-1", |context| {
         Box::pin(floods::flood(context, 1, 0.70))
     }),
-    ("flood-10", true, |context| {
+    short("flood-10", |context| {
         Box::pin(floods::flood(context, 10, 0.75))
     }),
-    ("steady-100", true, |context| {
+    short("steady-100", |context| {
         Box::pin(steady::steady(context, 100, 1.6, 2.0))
     }),
-    ("steady-1000", true, |context| {
+    short("steady-1000", |context| {
         Box::pin(steady::steady(context, 1_000, 2.0, 1.3))
     }),
-    ("isolation-three", true, |context| {
+    long("claim-1000", |context| {
+        Box::pin(steady::claim(context, 1_000))
+    }),
+    short("isolation-three", |context| {
         Box::pin(isolation::three(context))
     }),
-    ("isolation-two-hundred", false, |context| {
+    long("isolation-two-hundred", |context| {
         Box::pin(isolation::two_hundred(context))
     }),
-    ("partner-flood", false, |context| {
+    long("partner-flood", |context| {
         Box::pin(partner_flood::flood(context))
     }),
-    ("parked-100k", false, |context| {
-        Box::pin(parked::parked(context))
-    }),
-    ("partners", false, |context| {
-        Box::pin(partners::many(context))
-    }),
-    ("dispatchers", false, |context| {
+    long("parked-100k", |context| Box::pin(parked::parked(context))),
+    long("partners", |context| Box::pin(partners::many(context))),
+    long("dispatchers", |context| {
         Box::pin(dispatchers::dispatchers(context))
     }),
-    ("payloads", false, |context| {
-        Box::pin(floods::payloads(context))
-    }),
+    long("payloads", |context| Box::pin(floods::payloads(context))),
 ];

@@ -88,8 +88,15 @@ impl Memory {
     /// Of the broker whose files lie under `folder`.
     #[must_use]
     pub fn of_broker(folder: &Path) -> Self {
-        let broker = processes().find(|process| process.is_server("beam.smp", folder));
-        broker.map_or_else(Self::default, |process| Self::of(process.id))
+        broker(folder).map_or_else(Self::default, |process| Self::of(process.id))
+    }
+
+    /// From now on the most memory of the broker is what it takes from now on.
+    pub fn forget_most_of_broker(folder: &Path) {
+        /// As proc(5) says it: the peak becomes what is resident now.
+        const RESET_PEAK: &str = "5";
+        let process = broker(folder).unwrap();
+        std::fs::write(format!("/proc/{}/clear_refs", process.id), RESET_PEAK).unwrap();
     }
 }
 
@@ -123,6 +130,10 @@ impl Process {
         let first = self.command.split(' ').next().unwrap_or_default();
         first.ends_with(program) && self.command.contains(&*folder.to_string_lossy())
     }
+}
+
+fn broker(folder: &Path) -> Option<Process> {
+    processes().find(|process| process.is_server("beam.smp", folder))
 }
 
 fn processes() -> impl Iterator<Item = Process> {

@@ -1,5 +1,7 @@
 //! One, two and four dispatchers, and a flood during which they come and go.
 
+use std::time::Instant;
+
 use tests::load::{Clock, LoadReceiver};
 
 use super::Context;
@@ -40,7 +42,15 @@ async fn coming_and_going(context: &Context) -> Outcome {
             ours.end_dispatcher().await;
         }
     };
-    let (published, ()) = tokio::join!(load.publish(receiver.clock()), changing);
+    let publishing = async {
+        let published = load.publish(receiver.clock()).await;
+        (published, Instant::now())
+    };
+    let changing = async {
+        changing.await;
+        Instant::now()
+    };
+    let ((published, last_published), last_changed) = tokio::join!(publishing, changing);
     let expected = published.partners.len();
     until_accepted(&receiver, expected).await;
     let rows = ours.until_delivered(expected, super::RECORDED_WITHIN).await;
@@ -50,5 +60,9 @@ async fn coming_and_going(context: &Context) -> Outcome {
     });
     outcome.memory_mib = ours.memory_mib();
     outcome.hold_rows_against(rows, delivered(expected));
+    if last_changed > last_published {
+        let fault = "the last of them went after the last event".to_owned();
+        outcome.faults.push(fault);
+    }
     outcome
 }

@@ -3,7 +3,7 @@
 use tests::load::{Behaviour, Clock, LoadReceiver};
 
 use super::{Context, pairs};
-use crate::bare::Bare;
+use crate::bare::{Bare, Claim};
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
@@ -54,7 +54,7 @@ async fn beside_bare(
 
 async fn flood_bare(context: &Context, webhooks: u32, padding_bytes: usize) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let bare = Bare::start(&receiver, webhooks).await;
+    let bare = Bare::start(&receiver, webhooks, Claim::None).await;
     let load = Load::flood(bare.target(padding_bytes), context.flood_time());
     bare.measure(context, load, &receiver).await
 }

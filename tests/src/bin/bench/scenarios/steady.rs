@@ -4,7 +4,7 @@ use tests::load::{Clock, LoadReceiver};
 
 use super::floods::one_partner;
 use super::{Context, WARM_UP, pairs};
-use crate::bare::Bare;
+use crate::bare::{Bare, Claim};
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
@@ -13,7 +13,7 @@ use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
 pub async fn steady(context: &Context, per_second: u32, p50: f64, p99: f64) -> Findings {
     let mut findings = Findings::default();
     let ours = async || steady_ours(context, per_second).await;
-    let bare = async || steady_bare(context, per_second).await;
+    let bare = async || steady_bare(context, per_second, Claim::None).await;
     let names = ("ours", "bare pipeline");
     let pairs = pairs::run(context, &mut findings, (names.0, ours), (names.1, bare)).await;
     let what = |share| format!("{per_second} events/s, due to arrival, {share}");
@@ -25,9 +25,25 @@ pub async fn steady(context: &Context, per_second: u32, p50: f64, p99: f64) -> F
     findings
 }
 
-async fn steady_bare(context: &Context, per_second: u32) -> Outcome {
+/// What the smallest claim of an event alone costs the bare pipeline, which the product can't do without.
+pub async fn claim(context: &Context, per_second: u32) -> Findings {
+    let mut findings = Findings::default();
+    let with_claim = async || steady_bare(context, per_second, Claim::Smallest).await;
+    let bare = async || steady_bare(context, per_second, Claim::None).await;
+    let names = ("with a claim", "bare pipeline");
+    let (with_claim, bare) = ((names.0, with_claim), (names.1, bare));
+    let pairs = pairs::run(context, &mut findings, with_claim, bare).await;
+    let what = |share| format!("the bare pipeline with a claim, {per_second}/s, {share}");
+    let line = pairs.line(&what("p50"), "ms", None, |o| o.latency.p50_ms);
+    findings.lines.push(line.with_note(pairs.cpu()));
+    let line = pairs.line(&what("p99"), "ms", None, |o| o.latency.p99_ms);
+    findings.lines.push(line);
+    findings
+}
+
+async fn steady_bare(context: &Context, per_second: u32, claim: Claim) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let bare = Bare::start(&receiver, 1).await;
+    let bare = Bare::start(&receiver, 1, claim).await;
     let warm = Load::steady(bare.target(PADDING_BYTES), per_second, WARM_UP);
     let warm = bare.measure(context, warm, &receiver).await;
     let mut load = Load::steady(
