@@ -39,8 +39,8 @@ lint: ## formatting and clippy, warnings denied
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --workspace --all-targets --features tests/fail-points -- -D warnings
 
-doc: ## the crates' documentation
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+doc: ## the crates' documentation, of what is private too
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 
 clean-run: ## stop everything that runs under .run and remove its data
 	@deploy/local/down.sh --remove

@@ -7,7 +7,7 @@
 //!     +-> ledger <--------------------------------------------------------+
 //! ```
 //!
-//! [`plan`] says which faults strike and when, from a seed. [`strike`] does them. [`publisher`] and [`partners`] write
+//! [`mod@plan`] says which faults strike and when, from a seed. [`strike`] does them. [`publisher`] and [`partners`] write
 //! into the [`ledger`] what was confirmed and what arrived, while [`changes`] uses the REST API. In the end [`rows`] reads
 //! what Postgres says, [`account`] holds all of it against each other, and [`report`] prints it.
 

@@ -11,7 +11,7 @@
 //! - [`cap`]: how many requests one webhook may have in flight, 16 to 512, by how it answers.
 //! - [`breaker`]: whether a webhook is tried at all.
 //! - [`budget`]: how many requests all of them may have in flight, and the shares of suspects and partners.
-//! - [`line`]: who waits, and whose turn it is.
+//! - [`mod@line`]: who waits, and whose turn it is.
 //! - [`egress`]: whether it is our own network that fails.
 //! - [`ledger`]: all of these as one state machine, without a clock, which [`gate`] puts behind a lock.
 //!

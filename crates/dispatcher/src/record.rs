@@ -2,7 +2,7 @@
 //!
 //! Reads nothing. Writes through [`store::record`], hands scheduled deliveries to [`crate::announce`], and names webhooks
 //! that are gone to [`crate::gone`]. Woken by whatever comes in: a batch is all that came while the previous one was
-//! written, and what comes within 10 ms until it is worth a commit (see [`gather`]).
+//! written, and what comes within 10 ms until it is worth a commit (see [`mod@gather`]).
 
 mod coming;
 mod gather;
