@@ -1,13 +1,14 @@
 //! What happened at each webhook lately: the figures that its partner sees.
 //!
-//! Written at the end of [`crate::record`]: the rows are locked in the order of their ids (in the order of arrival four
-//! writers deadlock), folded here, and written back.
+//! Written at the end of [`crate::record`]: a batch's results are folded here, a row a webhook, and merged with what is stored by
+//! one upsert, which takes its rows in the order of their ids (in the order of arrival four writers deadlock).
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz};
-use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::id::WebhookId;
 
@@ -24,128 +25,149 @@ pub struct AttemptResult {
     pub response_code: Option<i32>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+/// What a batch knows of one webhook, from attempts that one version of it sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Health {
-    #[diesel(sql_type = BigInt)]
     webhook_id: i64,
-    #[diesel(sql_type = Integer)]
-    since_version: i32,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    last_triggered_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Integer>)]
+    sent_version: i32,
+    last_triggered_at: DateTime<Utc>,
     last_response_code: Option<i32>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     last_success_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Integer)]
+    /// Failed attempts since the last success.
     failure_count: i32,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     failing_since: Option<DateTime<Utc>>,
 }
 
 impl Health {
-    /// An older result never overwrites a newer one, in whatever order they arrive.
+    fn new(first: &AttemptResult) -> Self {
+        let at = first.started_at;
+        Self {
+            webhook_id: first.webhook_id.0,
+            sent_version: first.sent_version,
+            last_triggered_at: at,
+            last_response_code: first.response_code,
+            last_success_at: first.delivered.then_some(at),
+            failure_count: i32::from(!first.delivered),
+            failing_since: (!first.delivered).then_some(at),
+        }
+    }
+
+    /// A result that is not older than those before it.
     fn apply(&mut self, result: &AttemptResult) {
-        if result.sent_version < self.since_version {
-            return;
-        }
         let at = result.started_at;
+        (self.last_triggered_at, self.last_response_code) = (at, result.response_code);
         if result.delivered {
-            self.apply_success(at);
-        } else if self.last_success_at.is_none_or(|success| success < at) {
+            self.last_success_at = Some(at);
+            self.failure_count = 0;
+            self.failing_since = None;
+        } else {
             self.failure_count = self.failure_count.saturating_add(1);
-            self.failing_since = Some(self.failing_since.map_or(at, |since| since.min(at)));
-        }
-        if self.last_triggered_at.is_none_or(|last| last <= at) {
-            self.last_triggered_at = Some(at);
-            self.last_response_code = result.response_code;
-        }
-    }
-
-    fn apply_success(&mut self, at: DateTime<Utc>) {
-        if self.last_success_at.is_some_and(|success| success >= at) {
-            return;
-        }
-        self.last_success_at = Some(at);
-        match self.last_triggered_at {
-            // All failures known are newer than this success.
-            _ if self.failing_since.is_some_and(|since| since > at) => {}
-            // Only the newest attempt is known to be newer, and it failed.
-            Some(last) if last > at && self.failure_count > 0 => {
-                self.failure_count = 1;
-                self.failing_since = Some(last);
-            }
-            _ => {
-                self.failure_count = 0;
-                self.failing_since = None;
-            }
+            self.failing_since = self.failing_since.or(Some(at));
         }
     }
 }
 
-/// Locks the rows of these webhooks, in the order of their ids.
+/// Folds results, in whatever order they come, into one row a webhook, in the order of their ids. What an older version sent
+/// says nothing beside what a newer one did.
+pub(crate) fn fold(mut results: Vec<AttemptResult>) -> Vec<Health> {
+    results.sort_by_key(|result| (result.started_at, result.delivered));
+    let mut folded = BTreeMap::<i64, Health>::new();
+    for result in &results {
+        folded
+            .entry(result.webhook_id.0)
+            .and_modify(
+                |health| match result.sent_version.cmp(&health.sent_version) {
+                    Ordering::Less => {}
+                    Ordering::Equal => health.apply(result),
+                    Ordering::Greater => *health = Health::new(result),
+                },
+            )
+            .or_insert_with(|| Health::new(result));
+    }
+    folded.into_values().collect()
+}
+
+/// How many failures in a row, as one side counts them, came after the other side's last success. Where that success
+/// lies among them only the newest is known to be newer.
+macro_rules! failures_after_success {
+    ($failures:literal, $success:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $failures,
+            ".failing_since > coalesce(",
+            $success,
+            ".last_success_at, '-infinity') \
+                  THEN ",
+            $failures,
+            ".failure_count \
+                  WHEN ",
+            $failures,
+            ".last_triggered_at > ",
+            $success,
+            ".last_success_at \
+                  THEN least(",
+            $failures,
+            ".failure_count, 1) ELSE 0 END"
+        )
+    };
+}
+
+/// When the first of them began.
+macro_rules! failing_since {
+    ($failures:literal, $success:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $failures,
+            ".failing_since > coalesce(",
+            $success,
+            ".last_success_at, '-infinity') \
+                  THEN ",
+            $failures,
+            ".failing_since \
+                  WHEN ",
+            $failures,
+            ".failure_count > 0 AND ",
+            $failures,
+            ".last_triggered_at > ",
+            $success,
+            ".last_success_at \
+                  THEN ",
+            $failures,
+            ".last_triggered_at END"
+        )
+    };
+}
+
+/// Merges what a batch knows with what is stored: an older result never overwrites a newer one, in whatever order
+/// they arrive, and what was sent before a webhook's health began anew does not count. Locks the rows in the order in
+/// which they are given.
 ///
 /// # Errors
 /// When Postgres fails.
-pub(crate) async fn lock(
-    mut connection: &AsyncPgConnection,
-    webhooks: &BTreeSet<i64>,
-) -> Result<Vec<Health>, StoreError> {
-    if webhooks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = sql_query(
-        "SELECT webhook_id, since_version, last_triggered_at, last_response_code, last_success_at, failure_count, \
-                failing_since \
-         FROM webhook_health WHERE webhook_id = ANY((SELECT $1)::bigint[]) ORDER BY webhook_id FOR UPDATE",
-    )
-    .bind::<Array<BigInt>, _>(webhooks.iter().copied().collect::<Vec<_>>())
-    .prepared()
-    .load(&mut connection)
-    .await?;
-    Ok(rows)
-}
-
-/// Folds results into locked rows, in their order, and returns the rows that changed.
-pub(crate) fn fold(rows: &[Health], results: &[AttemptResult]) -> Vec<Health> {
-    let places = rows.iter().enumerate().map(|(i, row)| (row.webhook_id, i));
-    let places: HashMap<i64, usize> = places.collect();
-    let mut folded = rows.to_vec();
-    for result in results {
-        let place = places.get(&result.webhook_id.0);
-        if let Some(row) = place.and_then(|&place| folded.get_mut(place)) {
-            row.apply(result);
-        }
-    }
-    let changed = folded
-        .into_iter()
-        .zip(rows)
-        .filter(|(new, old)| new != *old);
-    changed.map(|(new, _)| new).collect()
-}
-
-/// Writes locked rows back.
-///
-/// # Errors
-/// When Postgres fails.
-pub(crate) async fn write(
+pub(crate) async fn merge(
     mut connection: &AsyncPgConnection,
     rows: &[Health],
 ) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
-    // The rows are there. An upsert has but one plan, where an update that joins them would be planned each time.
-    sql_query(
+    sql_query(concat!(
         "INSERT INTO webhook_health AS h (webhook_id, since_version, last_triggered_at, last_response_code, \
                 last_success_at, failure_count, failing_since) \
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7) \
-         ON CONFLICT (webhook_id) DO UPDATE SET last_triggered_at = excluded.last_triggered_at, \
-                last_response_code = excluded.last_response_code, last_success_at = excluded.last_success_at, \
-                failure_count = excluded.failure_count, failing_since = excluded.failing_since",
-    )
+         ON CONFLICT (webhook_id) DO UPDATE SET \
+                last_triggered_at = greatest(h.last_triggered_at, excluded.last_triggered_at), \
+                last_response_code = CASE WHEN h.last_triggered_at > excluded.last_triggered_at \
+                     THEN h.last_response_code ELSE excluded.last_response_code END, \
+                last_success_at = greatest(h.last_success_at, excluded.last_success_at), \
+                failure_count = least(2147483647, (",
+        failures_after_success!("h", "excluded"), ")::bigint + ", failures_after_success!("excluded", "h"), "), \
+                failing_since = least(", failing_since!("h", "excluded"), ", ", failing_since!("excluded", "h"), ") \
+         WHERE h.since_version <= excluded.since_version",
+    ))
     .bind::<Array<BigInt>, _>(column(rows, |r| r.webhook_id))
-    .bind::<Array<Integer>, _>(column(rows, |r| r.since_version))
-    .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.last_triggered_at))
+    .bind::<Array<Integer>, _>(column(rows, |r| r.sent_version))
+    .bind::<Array<Timestamptz>, _>(column(rows, |r| r.last_triggered_at))
     .bind::<Array<Nullable<Integer>>, _>(column(rows, |r| r.last_response_code))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.last_success_at))
     .bind::<Array<Integer>, _>(column(rows, |r| r.failure_count))
@@ -225,21 +247,9 @@ mod tests {
         DateTime::from_timestamp(second, 0).unwrap()
     }
 
-    fn fresh() -> Health {
-        Health {
-            webhook_id: 1,
-            since_version: 2,
-            last_triggered_at: None,
-            last_response_code: None,
-            last_success_at: None,
-            failure_count: 0,
-            failing_since: None,
-        }
-    }
-
-    fn result(second: i64, code: i32) -> AttemptResult {
+    fn result(webhook_id: i64, second: i64, code: i32) -> AttemptResult {
         AttemptResult {
-            webhook_id: WebhookId(1),
+            webhook_id: WebhookId(webhook_id),
             sent_version: 2,
             started_at: at(second),
             delivered: code == 200,
@@ -247,25 +257,25 @@ mod tests {
         }
     }
 
-    fn fold(results: &[(i64, i32)]) -> Health {
-        results.iter().fold(fresh(), |mut health, &(second, code)| {
-            health.apply(&result(second, code));
-            health
-        })
+    fn folded(results: &[(i64, i32)]) -> Health {
+        let results = results
+            .iter()
+            .map(|&(second, code)| result(1, second, code));
+        fold(results.collect()).remove(0)
     }
 
     #[test]
     fn failures_in_a_row_are_counted_and_a_success_ends_the_count() {
-        let failing = fold(&[(1, 200), (2, 500), (3, 503)]);
+        let failing = folded(&[(1, 200), (2, 500), (3, 503)]);
         assert_eq!(
             (failing.failure_count, failing.failing_since),
             (2, Some(at(2)))
         );
         assert_eq!(
             (failing.last_triggered_at, failing.last_response_code),
-            (Some(at(3)), Some(503))
+            (at(3), Some(503))
         );
-        let healed = fold(&[(1, 200), (2, 500), (3, 503), (4, 200)]);
+        let healed = folded(&[(1, 200), (2, 500), (3, 503), (4, 200)]);
         assert_eq!(
             (
                 healed.failure_count,
@@ -277,31 +287,33 @@ mod tests {
     }
 
     #[test]
-    fn an_older_result_never_overwrites_a_newer_one() {
-        let late_failure = fold(&[(5, 200), (3, 500)]);
-        assert_eq!(
-            (late_failure.failure_count, late_failure.last_response_code),
-            (0, Some(200))
-        );
-        let late_success = fold(&[(5, 500), (3, 200)]);
-        assert_eq!(
-            (late_success.failure_count, late_success.last_response_code),
-            (1, Some(500))
-        );
-        let in_between = fold(&[(1, 500), (2, 500), (5, 500), (4, 200)]);
-        assert_eq!(
-            (in_between.failure_count, in_between.failing_since),
-            (1, Some(at(5)))
-        );
+    fn the_order_in_which_results_come_does_not_matter() {
+        let in_order = folded(&[(1, 500), (2, 200), (3, 500), (4, 500)]);
+        assert_eq!(in_order, folded(&[(4, 500), (2, 200), (1, 500), (3, 500)]));
     }
 
     #[test]
-    fn results_of_an_older_version_do_not_count() {
-        let mut health = fresh();
-        health.apply(&AttemptResult {
+    fn what_an_older_version_sent_says_nothing_beside_a_newer_one() {
+        let older = AttemptResult {
             sent_version: 1,
-            ..result(1, 500)
-        });
-        assert_eq!(health, fresh());
+            ..result(1, 9, 500)
+        };
+        let newer = result(1, 5, 200);
+        for results in [vec![older, newer], vec![newer, older]] {
+            assert_eq!(fold(results), [Health::new(&newer)]);
+        }
+    }
+
+    #[test]
+    fn each_webhook_has_a_row_and_they_stand_in_the_order_of_their_ids() {
+        let rows = fold(vec![
+            result(3, 1, 200),
+            result(1, 2, 500),
+            result(3, 3, 200),
+        ]);
+        assert_eq!(
+            rows.iter().map(|r| r.webhook_id).collect::<Vec<_>>(),
+            [1, 3]
+        );
     }
 }

@@ -15,16 +15,16 @@ mod scheduled_row;
 pub use batch::{Batch, EndedAttempt, NewDelivery, ParkedDelivery, RecordedEvent, Step, Trace};
 pub use new_deliveries::FIRST_TURN;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use domain::attempt::Attempt;
 use domain::id::{DeliveryId, EventKey, PartnerId, WebhookId};
-use futures_util::future::{join3, try_join5};
+use futures_util::future::{join3, try_join4};
 
 use crate::StoreError;
-use crate::health::{self, AttemptResult, Health};
+use crate::health::{self, AttemptResult};
 use crate::pool::Pipeline;
 
 /// What became of an event of the batch.
@@ -105,9 +105,9 @@ async fn record_at_once(
             Ok(None)
         }
         Ok((_, Ok(rows))) => {
-            let health = rows.fold_health(&events, batch);
+            let health = health::fold(rows.results(&events, batch));
             pipeline
-                .commit_after(async |connection| health::write(connection, &health).await)
+                .commit_after(async |connection| health::merge(connection, &health).await)
                 .await?;
             let markings = events.iter().map(|e| (e.key, Marking::Recorded));
             Ok(Some(rows.into_recorded(markings.collect())))
@@ -128,7 +128,7 @@ async fn record_in_steps(
     let new = batch.events.iter().filter(|e| marked.contains(&e.key));
     let new: Vec<&RecordedEvent> = new.collect();
     let rows = Rows::write(connection, &new, batch).await?;
-    health::write(connection, &rows.fold_health(&new, batch)).await?;
+    health::merge(connection, &health::fold(rows.results(&new, batch))).await?;
     Ok(rows.into_recorded(markings))
 }
 
@@ -136,25 +136,20 @@ async fn record_in_steps(
 struct Rows {
     scheduled: Vec<Scheduled>,
     applied: HashSet<DeliveryId>,
-    /// Locked.
-    health: Vec<Health>,
 }
 
 impl Rows {
-    /// Writes everything but the health of webhooks, whose rows it locks.
+    /// Writes everything but the health of webhooks.
     async fn write(
         connection: &AsyncPgConnection,
         new: &[&RecordedEvent],
         batch: &Batch,
     ) -> Result<Self, StoreError> {
-        let tried = results(new, &batch.ended, |_| true);
-        let tried: BTreeSet<i64> = tried.iter().map(|r| r.webhook_id.0).collect();
-        let ((), mut scheduled, ended, parked, health) = try_join5(
+        let ((), mut scheduled, ended, parked) = try_join4(
             events::insert(connection, new),
             new_deliveries::insert(connection, new),
             ended::update(connection, &batch.ended),
             parked::update(connection, &batch.parked),
-            health::lock(connection, &tried),
         )
         .await?;
         let mut applied = HashSet::with_capacity(ended.len() + parked.len());
@@ -162,16 +157,28 @@ impl Rows {
             applied.insert(row.delivery_id());
             scheduled.extend(row.into_scheduled());
         }
-        Ok(Self {
-            scheduled,
-            applied,
-            health,
-        })
+        Ok(Self { scheduled, applied })
     }
 
-    fn fold_health(&self, new: &[&RecordedEvent], batch: &Batch) -> Vec<Health> {
-        let applied = |end: &EndedAttempt| self.applied.contains(&end.delivery_id);
-        health::fold(&self.health, &results(new, &batch.ended, applied))
+    /// Of the attempts that this batch really added.
+    fn results(&self, new: &[&RecordedEvent], batch: &Batch) -> Vec<AttemptResult> {
+        let first = new
+            .iter()
+            .flat_map(|event| &event.deliveries)
+            .filter_map(|delivery| {
+                let attempt = delivery.attempt.as_ref()?;
+                Some(result(
+                    delivery.webhook_id,
+                    delivery.webhook_version,
+                    attempt,
+                ))
+            });
+        let later = batch
+            .ended
+            .iter()
+            .filter(|end| self.applied.contains(&end.delivery_id))
+            .map(|end| result(end.webhook_id, end.sent_version, &end.attempt));
+        first.chain(later).collect()
     }
 
     fn into_recorded(self, markings: HashMap<EventKey, Marking>) -> Recorded {
@@ -181,30 +188,6 @@ impl Rows {
             applied: self.applied,
         }
     }
-}
-
-/// The attempts that this batch really added, in the order in which they are given.
-fn results(
-    new: &[&RecordedEvent],
-    ended: &[EndedAttempt],
-    applied: impl Fn(&EndedAttempt) -> bool,
-) -> Vec<AttemptResult> {
-    let first = new
-        .iter()
-        .flat_map(|event| &event.deliveries)
-        .filter_map(|delivery| {
-            let attempt = delivery.attempt.as_ref()?;
-            Some(result(
-                delivery.webhook_id,
-                delivery.webhook_version,
-                attempt,
-            ))
-        });
-    let later = ended
-        .iter()
-        .filter(|end| applied(end))
-        .map(|end| result(end.webhook_id, end.sent_version, &end.attempt));
-    first.chain(later).collect()
 }
 
 fn result(webhook_id: WebhookId, sent_version: i32, attempt: &Attempt) -> AttemptResult {

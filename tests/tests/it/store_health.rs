@@ -1,8 +1,11 @@
 //! The health of webhooks: what `record` makes of results, in whatever order and from however many writers they come.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::id::WebhookId;
+use store::Session;
 use store::health::{BreakerRow, trim_breakers, write_breaker};
 use store::record::{Step, record as try_record};
 use store::service_instance::{Heartbeat, heartbeat};
@@ -13,6 +16,8 @@ use super::store_fixture::{
 };
 
 const WAIT: Duration = Duration::from_secs(60);
+/// Seconds at which attempts began, and what was answered.
+const RESULTS: [(i64, u16); 4] = [(1, 500), (2, 200), (3, 500), (4, 503)];
 
 async fn shown(fixture: &Fixture, webhook: &Webhook) -> Webhook {
     let mut session = fixture.session().await;
@@ -97,6 +102,41 @@ async fn an_older_result_that_comes_late_overwrites_nothing() {
     let now = shown(&fixture, &webhook).await;
     assert_eq!((now.failure_count, now.last_response_code), (0, Some(200)));
     assert_eq!(now.last_triggered_at, Some(newer.started_at));
+}
+
+#[tokio::test]
+async fn results_in_any_order_and_any_batches_end_alike() {
+    for batch_size in [1, 2] {
+        let fixture = Fixture::new().await;
+        let mut session = fixture.session().await;
+        let mut orders = Vec::new();
+        for order in permutations(&RESULTS) {
+            orders.push((fixture.webhook().await, order));
+        }
+        for first in (0..RESULTS.len()).step_by(batch_size) {
+            let places = first..first + batch_size;
+            record_results(&fixture, &mut session, &orders, places).await;
+        }
+        for (webhook, order) in &orders {
+            let now = shown(&fixture, webhook).await;
+            let case = format!("{order:?} in batches of {batch_size}");
+            assert_eq!(now.last_triggered_at, Some(second(4)), "{case}");
+            assert_eq!(now.last_response_code, Some(503), "{case}");
+            let since: Vec<i64> = fixture
+                .sql
+                .column(&format!(
+                    "SELECT extract(epoch FROM failing_since)::bigint FROM webhook_health \
+                     WHERE webhook_id = {} AND last_success_at = to_timestamp(2)",
+                    webhook.id
+                ))
+                .await;
+            // Where the success comes after failures on both sides of it, only the newest is known to be newer.
+            let known = [(2, vec![3]), (1, vec![4])];
+            let exact = *order == RESULTS;
+            let known = if exact { &known[..1] } else { &known[..] };
+            assert!(known.contains(&(now.failure_count, since)), "{case}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -260,4 +300,48 @@ async fn breakers_of_dispatchers_that_are_gone_are_forgotten() {
         .column("SELECT instance FROM webhook_breakers")
         .await;
     assert_eq!(left, ["alive"]);
+}
+
+/// An event for each place of the orders: each webhook is told the result that stands there in its own order.
+async fn record_results(
+    fixture: &Fixture,
+    session: &mut Session,
+    orders: &[(Webhook, Vec<(i64, u16)>)],
+    places: Range<usize>,
+) {
+    let mut recorded = Vec::new();
+    for place in places {
+        let event_id = format!("evt_{place}");
+        let key = fixture.claim(session, &event_id).await;
+        let rows = orders.iter().map(|(webhook, order)| {
+            let (at, status) = order[place];
+            let (step, mut attempt) = match status {
+                200 => (Step::Delivered, delivered()),
+                _ => (retry_in(WAIT), failed(status)),
+            };
+            attempt.started_at = second(at);
+            delivery(key, webhook, step, Some(attempt))
+        });
+        recorded.push(fixture.event(key, &event_id, rows.collect()));
+    }
+    record(session, &events(recorded)).await;
+}
+
+fn second(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(second, 0).unwrap()
+}
+
+fn permutations<T: Copy>(items: &[T]) -> Vec<Vec<T>> {
+    if items.is_empty() {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for (place, &first) in items.iter().enumerate() {
+        let rest = [&items[..place], &items[place + 1..]].concat();
+        for mut order in permutations(&rest) {
+            order.insert(0, first);
+            all.push(order);
+        }
+    }
+    all
 }
