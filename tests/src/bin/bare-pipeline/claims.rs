@@ -3,10 +3,10 @@
 
 use lapin::message::Delivery;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::Statement;
 
 use crate::Event;
+use crate::session::Session;
 
 const BATCH_MAX: usize = 500;
 
@@ -17,25 +17,18 @@ const TABLE: &str = "
         PRIMARY KEY (partner_id, event_id));";
 
 pub struct Claims {
-    client: Client,
+    session: Session,
     insert: Statement,
-    _connection: JoinSet<()>,
 }
 
 impl Claims {
     pub async fn connect(url: &str) -> Self {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(async {
-            let _ended = connection.await;
-        });
-        client.batch_execute(TABLE).await.unwrap();
+        let session = Session::open(url, TABLE).await;
         let insert = "INSERT INTO bare_claims (partner_id, event_id)
             SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING";
         Self {
-            insert: client.prepare(insert).await.unwrap(),
-            client,
-            _connection: driver,
+            insert: session.prepare(insert).await.unwrap(),
+            session,
         }
     }
 
@@ -54,7 +47,7 @@ impl Claims {
             .map(|delivery| serde_json::from_slice::<Event<'_>>(&delivery.data).unwrap());
         let (partners, ids): (Vec<i64>, Vec<&str>) =
             events.map(|event| (event.partner_id, event.id)).unzip();
-        self.client
+        self.session
             .execute(&self.insert, &[&partners, &ids])
             .await
             .unwrap();

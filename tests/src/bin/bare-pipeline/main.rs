@@ -16,6 +16,7 @@
 mod acks;
 mod claims;
 mod rows;
+mod session;
 
 use std::sync::Arc;
 use std::time::Instant;

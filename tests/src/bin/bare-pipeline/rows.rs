@@ -6,11 +6,11 @@ use bytes::Bytes;
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::Statement;
 use uuid::Uuid;
 
 use crate::acks::Done;
+use crate::session::Session;
 
 const BATCH_MAX: usize = 500;
 
@@ -34,29 +34,23 @@ pub struct Row {
 }
 
 pub struct Writer {
-    client: Client,
+    session: Session,
     events: Statement,
     deliveries: Statement,
     channel: Channel,
-    _connection: JoinSet<()>,
 }
 
 impl Writer {
     pub async fn connect(url: &str, channel: Channel) -> Self {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(async {
-            let _ended = connection.await;
-        });
-        client.batch_execute(TABLES).await.unwrap();
-        let events = client
+        let session = Session::open(url, TABLES).await;
+        let events = session
             .prepare(
                 "INSERT INTO bare_events (key, event_id, event_type, partner_id, body)
                  SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])",
             )
             .await
             .unwrap();
-        let deliveries = client
+        let deliveries = session
             .prepare(
                 "INSERT INTO bare_deliveries (id, event_key, webhook, status, total_us)
                  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::bigint[])",
@@ -64,11 +58,10 @@ impl Writer {
             .await
             .unwrap();
         Self {
-            client,
+            session,
             events,
             deliveries,
             channel,
-            _connection: driver,
         }
     }
 
@@ -95,8 +88,8 @@ impl Writer {
         let types: Vec<&str> = rows.iter().map(|row| row.event_type.as_str()).collect();
         let partners: Vec<i64> = rows.iter().map(|row| row.partner_id).collect();
         let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_ref()).collect();
-        self.client.batch_execute("BEGIN").await.unwrap();
-        self.client
+        self.session.batch_execute("BEGIN").await.unwrap();
+        self.session
             .execute(&self.events, &[&keys, &ids, &types, &partners, &bodies])
             .await
             .unwrap();
@@ -107,14 +100,14 @@ impl Writer {
             statuses,
             totals_us,
         } = deliveries;
-        self.client
+        self.session
             .execute(
                 &self.deliveries,
                 &[&ids, &keys, &webhooks, &statuses, &totals_us],
             )
             .await
             .unwrap();
-        self.client.batch_execute("COMMIT").await.unwrap();
+        self.session.batch_execute("COMMIT").await.unwrap();
     }
 }
 

@@ -49,52 +49,57 @@ pub struct Scenario {
     pub run: for<'a> fn(&'a Context) -> Findings<'a>,
 }
 
-const fn short(name: &'static str, run: for<'a> fn(&'a Context) -> Findings<'a>) -> Scenario {
-    Scenario {
-        name,
-        in_short: true,
-        run,
+impl Scenario {
+    const fn new(name: &'static str, run: for<'a> fn(&'a Context) -> Findings<'a>) -> Self {
+        Self {
+            name,
+            in_short: false,
+            run,
+        }
     }
-}
 
-const fn long(name: &'static str, run: for<'a> fn(&'a Context) -> Findings<'a>) -> Scenario {
-    Scenario {
-        name,
-        in_short: false,
-        run,
+    const fn also_short(mut self) -> Self {
+        self.in_short = true;
+        self
     }
 }
 
 /// What is measured, in the order of the table.
 pub const SCENARIOS: &[Scenario] = &[
-    short("flood-1", |context| {
+    Scenario::new("flood-1", |context| {
         Box::pin(floods::flood(context, 1, 0.70))
-    }),
-    short("flood-10", |context| {
+    })
+    .also_short(),
+    Scenario::new("flood-10", |context| {
         Box::pin(floods::flood(context, 10, 0.75))
-    }),
-    short("steady-100", |context| {
+    })
+    .also_short(),
+    Scenario::new("broker", |context| Box::pin(floods::broker(context))),
+    Scenario::new("steady-100", |context| {
         Box::pin(steady::steady(context, 100, 1.6, 2.0))
-    }),
-    short("steady-1000", |context| {
+    })
+    .also_short(),
+    Scenario::new("steady-1000", |context| {
         Box::pin(steady::steady(context, 1_000, 2.0, 1.3))
-    }),
-    long("claim-1000", |context| {
+    })
+    .also_short(),
+    Scenario::new("claim-1000", |context| {
         Box::pin(steady::claim(context, 1_000))
     }),
-    short("isolation-three", |context| {
+    Scenario::new("isolation-three", |context| {
         Box::pin(isolation::three(context))
-    }),
-    long("isolation-two-hundred", |context| {
+    })
+    .also_short(),
+    Scenario::new("isolation-two-hundred", |context| {
         Box::pin(isolation::two_hundred(context))
     }),
-    long("partner-flood", |context| {
+    Scenario::new("partner-flood", |context| {
         Box::pin(partner_flood::flood(context))
     }),
-    long("parked-100k", |context| Box::pin(parked::parked(context))),
-    long("partners", |context| Box::pin(partners::many(context))),
-    long("dispatchers", |context| {
+    Scenario::new("parked-100k", |context| Box::pin(parked::parked(context))),
+    Scenario::new("partners", |context| Box::pin(partners::many(context))),
+    Scenario::new("dispatchers", |context| {
         Box::pin(dispatchers::dispatchers(context))
     }),
-    long("payloads", |context| Box::pin(floods::payloads(context))),
+    Scenario::new("payloads", |context| Box::pin(floods::payloads(context))),
 ];

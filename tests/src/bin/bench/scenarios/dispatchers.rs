@@ -5,7 +5,7 @@ use std::time::Instant;
 use tests::load::{Clock, LoadReceiver};
 
 use super::Context;
-use super::floods::{flood_ours, one_partner};
+use super::floods::{Events, flood_ours, one_partner};
 use crate::ours::{Ours, delivered};
 use crate::report::{Findings, Line, cpu};
 use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks, until_accepted};
@@ -16,7 +16,7 @@ const CHANGES: usize = 3;
 pub async fn dispatchers(context: &Context) -> Findings {
     let mut findings = Findings::default();
     for count in [1, 2, 4] {
-        let outcome = flood_ours(context, 1, PADDING_BYTES, count).await;
+        let outcome = flood_ours(context, Events::FLOOD, count).await;
         let name = format!("dispatchers: {count}");
         findings.add_run(&name, &outcome);
         let what = format!("flood, one webhook, {name}");

@@ -1,13 +1,24 @@
 //! As fast as it goes: published with a window, for a time, and all at once taken, sent and recorded.
 
-use tests::load::{Behaviour, Clock, LoadReceiver};
+use tests::load::{Behaviour, Clock, LoadReceiver, Target};
 
-use super::{Context, pairs};
+use super::Context;
+use super::pairs::{self, Pairs};
 use crate::bare::{Bare, Claim};
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
 use crate::subscribers::{self, Subscriber};
+
+/// One partner's events.
+#[derive(Clone, Copy)]
+pub(super) struct Events {
+    /// That each of them goes to.
+    pub webhooks: u32,
+    pub padding_bytes: usize,
+    /// As fast as the window allows where there is none.
+    pub per_second: Option<u32>,
+}
 
 /// One partner, so many webhooks an event, beside the bare pipeline.
 pub async fn flood(context: &Context, webhooks: u32, goal: f64) -> Findings {
@@ -15,61 +26,85 @@ pub async fn flood(context: &Context, webhooks: u32, goal: f64) -> Findings {
         1 => "flood, one webhook an event".to_owned(),
         more => format!("flood, {more} webhooks an event"),
     };
+    let events = Events {
+        webhooks,
+        ..Events::FLOOD
+    };
     let mut findings = Findings::default();
-    let goal = Some(Goal::AtLeast(goal));
-    beside_bare(
-        context,
-        &mut findings,
-        &what,
-        (webhooks, PADDING_BYTES),
-        goal,
-    )
-    .await;
+    let pairs = beside_bare(context, &mut findings, events).await;
+    let line = pairs.line(&what, "/s", Some(Goal::AtLeast(goal)), |o| o.per_second);
+    findings.lines.push(line.with_note(pairs.cpu()));
     findings
 }
 
 /// Small, middling and large events.
 pub async fn payloads(context: &Context) -> Findings {
     let mut findings = Findings::default();
-    for (name, bytes) in [("200 B", 200), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)] {
+    for (name, padding_bytes) in [("200 B", 200), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)] {
         let what = format!("flood, one webhook, payload of {name}");
-        beside_bare(context, &mut findings, &what, (1, bytes), None).await;
+        let events = Events {
+            padding_bytes,
+            ..Events::FLOOD
+        };
+        let pairs = beside_bare(context, &mut findings, events).await;
+        let line = pairs.line(&what, "/s", None, |o| o.per_second);
+        findings.lines.push(line.with_note(pairs.cpu()));
     }
     findings
 }
 
-async fn beside_bare(
-    context: &Context,
-    findings: &mut Findings,
-    what: &str,
-    (webhooks, padding_bytes): (u32, usize),
-    goal: Option<Goal>,
-) {
-    let ours = async || flood_ours(context, webhooks, padding_bytes, 1).await;
-    let bare = async || flood_bare(context, webhooks, padding_bytes).await;
-    let pairs = pairs::run(context, findings, ("ours", ours), ("bare pipeline", bare)).await;
-    let line = pairs.line(what, "/s", goal, |outcome| outcome.per_second);
-    findings.lines.push(line.with_note(pairs.cpu()));
+/// What an event costs the broker at a pace that both sides keep. In a flood the side that is faster shares the broker's
+/// work of a second among more events.
+pub async fn broker(context: &Context) -> Findings {
+    let mut findings = Findings::default();
+    for (webhooks, per_second) in [(1, 6_000), (10, 1_500)] {
+        let events = Events {
+            webhooks,
+            per_second: Some(per_second),
+            ..Events::FLOOD
+        };
+        let pairs = beside_bare(context, &mut findings, events).await;
+        let what = format!("broker, {per_second} events/s, webhooks each: {webhooks}");
+        let line = pairs.line(&what, "us", None, |o| o.cpu.broker_us);
+        findings.lines.push(line.with_note(pairs.cpu()));
+    }
+    findings
 }
 
-async fn flood_bare(context: &Context, webhooks: u32, padding_bytes: usize) -> Outcome {
+async fn beside_bare(context: &Context, findings: &mut Findings, events: Events) -> Pairs {
+    let ours = async || flood_ours(context, events, 1).await;
+    let bare = async || flood_bare(context, events).await;
+    pairs::run(context, findings, ("ours", ours), ("bare pipeline", bare)).await
+}
+
+async fn flood_bare(context: &Context, events: Events) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let bare = Bare::start(&receiver, webhooks, Claim::None).await;
-    let load = Load::flood(bare.target(padding_bytes), context.flood_time());
+    let bare = Bare::start(&receiver, events.webhooks, Claim::None).await;
+    let load = events.load(bare.target(events.padding_bytes), context);
     bare.measure(context, load, &receiver).await
 }
 
-pub(super) async fn flood_ours(
-    context: &Context,
-    webhooks: u32,
-    padding_bytes: usize,
-    dispatchers: usize,
-) -> Outcome {
+pub(super) async fn flood_ours(context: &Context, events: Events, dispatchers: usize) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let ours = Ours::start(&one_partner(&receiver, webhooks), dispatchers).await;
-    let load = Load::flood(ours.target(padding_bytes), context.flood_time());
-    let webhooks = first_webhooks(webhooks);
+    let ours = Ours::start(&one_partner(&receiver, events.webhooks), dispatchers).await;
+    let load = events.load(ours.target(events.padding_bytes), context);
+    let webhooks = first_webhooks(events.webhooks);
     ours.measure(context, load, &receiver, webhooks, 0).await
+}
+
+impl Events {
+    pub(super) const FLOOD: Self = Self {
+        webhooks: 1,
+        padding_bytes: PADDING_BYTES,
+        per_second: None,
+    };
+
+    fn load(self, target: Target, context: &Context) -> Load {
+        match self.per_second {
+            None => Load::flood(target, context.flood_time()),
+            Some(per_second) => Load::steady(target, per_second, context.flood_time()),
+        }
+    }
 }
 
 pub(super) fn one_partner(receiver: &LoadReceiver, webhooks: u32) -> Vec<Subscriber> {
