@@ -138,16 +138,7 @@ impl StandIn {
     /// It is bound before anything else is unbound, so that no event falls through to the alternate exchange.
     async fn begin(amqp: &Amqp, config: &broker::Config) -> lapin::Result<Self> {
         let channel = amqp.connection().create_channel().await?;
-        let options = QueueDeclareOptions {
-            exclusive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
-        let overflow = LongString::from("reject-publish");
-        arguments.insert("x-overflow".into(), AMQPValue::LongString(overflow));
-        let queue = channel.queue_declare("".into(), options, arguments).await?;
-        let queue = queue.name().clone();
+        let queue = declare_without_room(&channel).await?;
         let (events, none) = (Exchange::Events.name().into(), FieldTable::default());
         let options = QueueBindOptions::default();
         channel
@@ -169,6 +160,20 @@ impl StandIn {
         sleep(UNBOUND_FOR).await;
         Ok(())
     }
+}
+
+/// The name of a queue that refuses everything, and goes with its connection.
+async fn declare_without_room(channel: &Channel) -> lapin::Result<ShortString> {
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+    let overflow = LongString::from("reject-publish");
+    arguments.insert("x-overflow".into(), AMQPValue::LongString(overflow));
+    let queue = channel.queue_declare("".into(), options, arguments).await?;
+    Ok(queue.name().clone())
 }
 
 async fn unbind_from_events(channel: &Channel, step: Step) -> lapin::Result<()> {
