@@ -6,6 +6,8 @@ use std::time::Duration;
 use tests::load::{Behaviour, Clock, LoadReceiver};
 
 use super::{Context, RECORDED_WITHIN, WARM_UP, pairs};
+use crate::broker_alone;
+use crate::figures::Latency;
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
@@ -72,6 +74,7 @@ async fn beside(context: &Context, what: &str, bad: Neighbours) -> Findings {
         line("p99", Some(Goal::AtMost(2.0)), |outcome| {
             outcome.latency.p99_ms
         }),
+        pairs.broker_alone("p99", |alone| alone.p99_ms),
     ]);
     findings
 }
@@ -89,7 +92,9 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     let mut noise = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
     noise.first = NEIGHBOUR_EVENTS;
     noise.partner = Box::new(move |number| NEIGHBOUR + i64::from(number) % partners);
+    let mut broker_alone = broker_alone::measure(ours.target(PADDING_BYTES), time, clock);
     let (published, noise) = publish_both(load, noise, clock).await;
+    let alone = broker_alone.join_next().await.unwrap().unwrap();
 
     let expected = warm.partners.len() + published.partners.len();
     let each = neighbours.behaviours.len() / usize::try_from(partners).unwrap();
@@ -106,6 +111,8 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     let mut outcome = Outcome::of(healthy, &published, &arrivals, webhook_of, |_| true);
     outcome.hold_against("warm-up", &warm);
     outcome.memory_mib = ours.memory_mib();
+    let alone = alone.iter().map(|sample| sample.latency_us);
+    outcome.broker_alone = Some(Latency::of(alone.collect()));
     if delivered != expected {
         let fault = format!("{expected} healthy deliveries, {delivered} recorded as delivered");
         outcome.faults.push(fault);

@@ -2,6 +2,7 @@
 //! machine, is in both.
 
 use super::Context;
+use crate::figures::Latency;
 use crate::report::{Findings, Goal, Line, cpu};
 use crate::run::Outcome;
 
@@ -55,6 +56,14 @@ impl Pairs {
             goal,
             ..Line::default()
         }
+    }
+
+    /// What messages took that no service touched.
+    pub fn broker_alone(&self, share: &str, figure: impl Fn(Latency) -> f64) -> Line {
+        let what = format!("the broker alone at that time, {share}");
+        self.line(&what, "ms", None, |outcome| {
+            outcome.broker_alone.map_or(f64::NAN, &figure)
+        })
     }
 
     /// What an event of the last pair cost.

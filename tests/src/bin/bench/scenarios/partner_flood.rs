@@ -45,12 +45,7 @@ pub async fn flood(context: &Context) -> Findings {
     findings.lines.extend([
         pairs.line(&p50, "ms", goal, |outcome| outcome.latency.p50_ms),
         Line::alone("the same, p90", "ms", p90).with_goal(Goal::AtMost(50.0)),
-        pairs.line(
-            "the broker alone at that time, p50",
-            "ms",
-            None,
-            |outcome| outcome.broker_alone.map_or(f64::NAN, |alone| alone.p50_ms),
-        ),
+        pairs.broker_alone("p50", |alone| alone.p50_ms),
     ]);
     findings
 }
