@@ -107,6 +107,7 @@ mod it {
     mod store_disable;
     mod store_fixture;
     mod store_health;
+    mod store_health_orders;
     mod store_partition;
     mod store_partner;
     mod store_record_attempts;

@@ -218,12 +218,9 @@ impl Due {
     async fn attempt(&self, started: Started, link: &Link, permit: Permit) {
         let progress = progress(started.number.saturating_sub(1), started.parkings);
         let (delivery_id, turn, number) = (started.delivery_id, started.turn, started.number);
-        let (webhook_id, sent_version) = (
-            started.subscription.webhook_id,
-            started.subscription.version,
-        );
+        let subscription = Arc::new(started.subscription);
         let outgoing = Outgoing {
-            subscription: Arc::new(started.subscription),
+            subscription: Arc::clone(&subscription),
             event_id: started.event_id.into(),
             event_type: started.event_type.into(),
             body: started.body,
@@ -238,8 +235,9 @@ impl Due {
                     delivery_id,
                     turn,
                     number,
-                    webhook_id,
-                    sent_version,
+                    webhook_id: subscription.webhook_id,
+                    sent_version: subscription.version,
+                    health_version: subscription.health_version,
                     step,
                     attempt: *attempt,
                 };

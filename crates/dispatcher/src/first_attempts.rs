@@ -237,6 +237,7 @@ async fn record(target: &Target, verdict: Verdict, recorder: &Recorder) {
                 number: 1,
                 webhook_id: target.subscription.webhook_id,
                 sent_version: target.subscription.version,
+                health_version: target.subscription.health_version,
                 step,
                 attempt: *attempt,
             };

@@ -1,7 +1,7 @@
 //! What happened at each webhook lately: the figures that its partner sees.
 //!
-//! Written at the end of [`crate::record`]: a batch's results are folded here, a row a webhook, and merged with what is stored by
-//! one upsert, which takes its rows in the order of their ids (in the order of arrival four writers deadlock).
+//! Written at the end of [`crate::record`]: a batch's results are folded here, a row a webhook, and merged with what is
+//! stored by one upsert, which takes its rows in the order of their ids (in the order of arrival four writers deadlock).
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -19,17 +19,19 @@ use crate::prepared::Prepare as _;
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptResult {
     pub webhook_id: WebhookId,
-    pub sent_version: i32,
+    /// [`domain::webhook::Subscription::health_version`] when it was sent.
+    pub health_version: i32,
     pub started_at: DateTime<Utc>,
     pub delivered: bool,
     pub response_code: Option<i32>,
 }
 
-/// What a batch knows of one webhook, from attempts that one version of it sent.
+/// What a batch knows of one webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Health {
     webhook_id: i64,
-    sent_version: i32,
+    /// The version since which results count.
+    since_version: i32,
     last_triggered_at: DateTime<Utc>,
     last_response_code: Option<i32>,
     last_success_at: Option<DateTime<Utc>>,
@@ -43,7 +45,7 @@ impl Health {
         let at = first.started_at;
         Self {
             webhook_id: first.webhook_id.0,
-            sent_version: first.sent_version,
+            since_version: first.health_version,
             last_triggered_at: at,
             last_response_code: first.response_code,
             last_success_at: first.delivered.then_some(at),
@@ -67,8 +69,8 @@ impl Health {
     }
 }
 
-/// Folds results, in whatever order they come, into one row a webhook, in the order of their ids. What an older version sent
-/// says nothing beside what a newer one did.
+/// Folds results, in whatever order they come, into one row a webhook, in the order of their ids. What was sent before
+/// its health began anew does not count beside what was sent since.
 pub(crate) fn fold(mut results: Vec<AttemptResult>) -> Vec<Health> {
     results.sort_by_key(|result| (result.started_at, result.delivered));
     let mut folded = BTreeMap::<i64, Health>::new();
@@ -76,7 +78,7 @@ pub(crate) fn fold(mut results: Vec<AttemptResult>) -> Vec<Health> {
         folded
             .entry(result.webhook_id.0)
             .and_modify(
-                |health| match result.sent_version.cmp(&health.sent_version) {
+                |health| match result.health_version.cmp(&health.since_version) {
                     Ordering::Less => {}
                     Ordering::Equal => health.apply(result),
                     Ordering::Greater => *health = Health::new(result),
@@ -87,60 +89,9 @@ pub(crate) fn fold(mut results: Vec<AttemptResult>) -> Vec<Health> {
     folded.into_values().collect()
 }
 
-/// How many failures in a row, as one side counts them, came after the other side's last success. Where that success
-/// lies among them only the newest is known to be newer.
-macro_rules! failures_after_success {
-    ($failures:literal, $success:literal) => {
-        concat!(
-            "CASE WHEN ",
-            $failures,
-            ".failing_since > coalesce(",
-            $success,
-            ".last_success_at, '-infinity') \
-                  THEN ",
-            $failures,
-            ".failure_count \
-                  WHEN ",
-            $failures,
-            ".last_triggered_at > ",
-            $success,
-            ".last_success_at \
-                  THEN least(",
-            $failures,
-            ".failure_count, 1) ELSE 0 END"
-        )
-    };
-}
-
-/// When the first of them began.
-macro_rules! failing_since {
-    ($failures:literal, $success:literal) => {
-        concat!(
-            "CASE WHEN ",
-            $failures,
-            ".failing_since > coalesce(",
-            $success,
-            ".last_success_at, '-infinity') \
-                  THEN ",
-            $failures,
-            ".failing_since \
-                  WHEN ",
-            $failures,
-            ".failure_count > 0 AND ",
-            $failures,
-            ".last_triggered_at > ",
-            $success,
-            ".last_success_at \
-                  THEN ",
-            $failures,
-            ".last_triggered_at END"
-        )
-    };
-}
-
 /// Merges what a batch knows with what is stored: an older result never overwrites a newer one, in whatever order
-/// they arrive, and what was sent before a webhook's health began anew does not count. Locks the rows in the order in
-/// which they are given.
+/// they arrive, and what was sent before a webhook's health began anew does not count. A webhook's row is made with it,
+/// so that this only ever changes rows. They are locked in the order in which they are given.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -151,7 +102,9 @@ pub(crate) async fn merge(
     if rows.is_empty() {
         return Ok(());
     }
-    sql_query(concat!(
+    let (stored_count, stored_since) = failures_after_success("h", "excluded");
+    let (new_count, new_since) = failures_after_success("excluded", "h");
+    sql_query(format!(
         "INSERT INTO webhook_health AS h (webhook_id, since_version, last_triggered_at, last_response_code, \
                 last_success_at, failure_count, failing_since) \
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7) \
@@ -160,13 +113,12 @@ pub(crate) async fn merge(
                 last_response_code = CASE WHEN h.last_triggered_at > excluded.last_triggered_at \
                      THEN h.last_response_code ELSE excluded.last_response_code END, \
                 last_success_at = greatest(h.last_success_at, excluded.last_success_at), \
-                failure_count = least(2147483647, (",
-        failures_after_success!("h", "excluded"), ")::bigint + ", failures_after_success!("excluded", "h"), "), \
-                failing_since = least(", failing_since!("h", "excluded"), ", ", failing_since!("excluded", "h"), ") \
+                failure_count = least(2147483647, {stored_count}::bigint + {new_count}), \
+                failing_since = least({stored_since}, {new_since}) \
          WHERE h.since_version <= excluded.since_version",
     ))
     .bind::<Array<BigInt>, _>(column(rows, |r| r.webhook_id))
-    .bind::<Array<Integer>, _>(column(rows, |r| r.sent_version))
+    .bind::<Array<Integer>, _>(column(rows, |r| r.since_version))
     .bind::<Array<Timestamptz>, _>(column(rows, |r| r.last_triggered_at))
     .bind::<Array<Nullable<Integer>>, _>(column(rows, |r| r.last_response_code))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.last_success_at))
@@ -176,6 +128,26 @@ pub(crate) async fn merge(
     .execute(&mut connection)
     .await?;
     Ok(())
+}
+
+/// How many of the failures in a row that one side counts came after the other side's last success, and when the first
+/// of them began, in SQL. Where that success lies among them only the newest is known to be newer.
+fn failures_after_success(failures: &str, success: &str) -> (String, String) {
+    let all_are_newer = format!(
+        "({success}.last_success_at IS NULL OR {success}.last_success_at <= {failures}.last_success_at \
+          OR {success}.last_success_at < {failures}.failing_since)"
+    );
+    let newest_is_newer = format!(
+        "({failures}.failure_count > 0 AND {success}.last_success_at < {failures}.last_triggered_at)"
+    );
+    let count = format!(
+        "(CASE WHEN {all_are_newer} THEN {failures}.failure_count WHEN {newest_is_newer} THEN 1 ELSE 0 END)"
+    );
+    let since = format!(
+        "(CASE WHEN {all_are_newer} THEN {failures}.failing_since \
+               WHEN {newest_is_newer} THEN {failures}.last_triggered_at END)"
+    );
+    (count, since)
 }
 
 fn column<T>(rows: &[Health], value: impl Fn(&Health) -> T) -> Vec<T> {
@@ -250,7 +222,7 @@ mod tests {
     fn result(webhook_id: i64, second: i64, code: i32) -> AttemptResult {
         AttemptResult {
             webhook_id: WebhookId(webhook_id),
-            sent_version: 2,
+            health_version: 2,
             started_at: at(second),
             delivered: code == 200,
             response_code: Some(code),
@@ -293,9 +265,9 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_sent_says_nothing_beside_a_newer_one() {
+    fn what_was_sent_before_health_began_anew_does_not_count() {
         let older = AttemptResult {
-            sent_version: 1,
+            health_version: 1,
             ..result(1, 9, 500)
         };
         let newer = result(1, 5, 200);

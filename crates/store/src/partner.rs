@@ -5,10 +5,10 @@
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::now;
-use diesel::sql_types::{BigInt, Timestamptz};
+use diesel::sql_types::Timestamptz;
 use diesel::{
     ExpressionMethods as _, IntoSql as _, NullableExpressionMethods as _, OptionalExtension as _,
-    QueryDsl as _, Queryable, Selectable, SelectableHelper as _, sql_query,
+    QueryDsl as _, Queryable, Selectable, SelectableHelper as _,
 };
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use domain::id::PartnerId;
@@ -152,8 +152,8 @@ pub async fn suspend(
     .await
 }
 
-/// Ends a suspension; `None` where there is no such partner. Counting of a webhook's days of failure begins anew,
-/// since nothing was tried meanwhile. Resuming twice changes nothing.
+/// Ends a suspension; `None` where there is no such partner. The days of failure after which a webhook is disabled
+/// ([`crate::webhook::failing`]) count from now, since nothing was tried meanwhile. Resuming twice changes nothing.
 ///
 /// # Errors
 /// Those of any query.
@@ -165,34 +165,16 @@ pub async fn resume(
     conn.transaction(async |conn| {
         let resumed = diesel::update(partners::table.find(id.0))
             .filter(partners::suspended_at.is_not_null())
-            .set(partners::suspended_at.eq(None::<DateTime<Utc>>))
+            .set((
+                partners::suspended_at.eq(None::<DateTime<Utc>>),
+                partners::resumed_at.eq(now.into_sql::<Timestamptz>().nullable()),
+            ))
             .execute(conn)
             .await?;
         if resumed > 0 {
             change::of_partner(conn, id, ChangeKind::Resumed, actor).await?;
-            forget_failing_since(conn, id).await?;
         }
         get(conn, id).await
     })
     .await
-}
-
-/// Rows are locked in the order of their ids, as everywhere.
-async fn forget_failing_since(
-    conn: &mut AsyncPgConnection,
-    id: PartnerId,
-) -> Result<(), StoreError> {
-    sql_query(
-        "UPDATE webhook_health SET failing_since = NULL
-         WHERE webhook_id IN (
-             SELECT webhook_id FROM webhook_health
-             WHERE webhook_id IN (SELECT id FROM webhooks WHERE partner_id = $1 AND deleted_at IS NULL)
-             ORDER BY webhook_id
-             FOR UPDATE
-         )",
-    )
-    .bind::<BigInt, _>(id.0)
-    .execute(conn)
-    .await?;
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Statements in SQL that Postgres parses once a connection.
 //!
 //! diesel never keeps a [`diesel::sql_query`] prepared, since its text may be made up anew each time. Those of the
-//! event's way are constants: parsed and planned for each batch they cost more than they do. Kept, they are found by
+//! event's way are always the same: parsed and planned for each batch they cost more than they do. Kept, they are found by
 //! their text.
 
 use diesel::pg::Pg;
@@ -9,7 +9,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types::Untyped;
 
-/// A statement whose text is a constant.
+/// A statement whose text is always the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prepared<Q>(Q);
 

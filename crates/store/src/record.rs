@@ -59,8 +59,8 @@ pub struct Scheduled {
 pub struct Recorded {
     pub markings: HashMap<EventKey, Marking>,
     pub scheduled: Vec<Scheduled>,
-    /// Ended and parked deliveries whose turn was still the one given; the others were left alone.
-    pub applied: HashSet<DeliveryId>,
+    /// Ended and parked deliveries whose turn was still the one given, and that turn; the others were left alone.
+    pub applied: HashSet<(DeliveryId, i32)>,
 }
 
 /// Records a batch, in a transaction of its own: not within another one.
@@ -135,7 +135,7 @@ async fn record_in_steps(
 /// What the statements on a batch's rows gave back.
 struct Rows {
     scheduled: Vec<Scheduled>,
-    applied: HashSet<DeliveryId>,
+    applied: HashSet<(DeliveryId, i32)>,
 }
 
 impl Rows {
@@ -154,7 +154,7 @@ impl Rows {
         .await?;
         let mut applied = HashSet::with_capacity(ended.len() + parked.len());
         for row in ended.into_iter().chain(parked) {
-            applied.insert(row.delivery_id());
+            applied.insert(row.applied());
             scheduled.extend(row.into_scheduled());
         }
         Ok(Self { scheduled, applied })
@@ -169,15 +169,15 @@ impl Rows {
                 let attempt = delivery.attempt.as_ref()?;
                 Some(result(
                     delivery.webhook_id,
-                    delivery.webhook_version,
+                    delivery.health_version,
                     attempt,
                 ))
             });
         let later = batch
             .ended
             .iter()
-            .filter(|end| self.applied.contains(&end.delivery_id))
-            .map(|end| result(end.webhook_id, end.sent_version, &end.attempt));
+            .filter(|end| self.applied.contains(&(end.delivery_id, end.turn)))
+            .map(|end| result(end.webhook_id, end.health_version, &end.attempt));
         first.chain(later).collect()
     }
 
@@ -190,10 +190,10 @@ impl Rows {
     }
 }
 
-fn result(webhook_id: WebhookId, sent_version: i32, attempt: &Attempt) -> AttemptResult {
+fn result(webhook_id: WebhookId, health_version: i32, attempt: &Attempt) -> AttemptResult {
     AttemptResult {
         webhook_id,
-        sent_version,
+        health_version,
         started_at: attempt.started_at,
         delivered: attempt.is_delivered(),
         response_code: attempt.status().map(i32::from),

@@ -11,6 +11,7 @@ table! {
         name -> Text,
         plan -> Text,
         suspended_at -> Nullable<Timestamptz>,
+        resumed_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
     }
 }

@@ -34,6 +34,7 @@ pub struct PartnerSubscriptions {
 pub struct Unreadable {
     pub webhook_id: WebhookId,
     pub version: i32,
+    pub health_version: i32,
     /// What it subscribes to, so that an event for it is not taken for one without a receiver.
     pub events: Vec<String>,
     pub reason: String,
@@ -156,16 +157,14 @@ pub async fn load_many(
         let Some(partner) = found.get_mut(&PartnerId(stored.partner_id)) else {
             continue;
         };
-        let (webhook_id, version, events) = (
-            WebhookId(stored.webhook_id),
-            stored.version,
-            stored.events.clone(),
-        );
+        let (webhook_id, events) = (WebhookId(stored.webhook_id), stored.events.clone());
+        let (version, health_version) = (stored.version, stored.health_version);
         match read(keyring, stored) {
             Ok(subscription) => partner.subscriptions.push(subscription),
             Err(error) => partner.unreadable.push(Unreadable {
                 webhook_id,
                 version,
+                health_version,
                 events,
                 reason: error.to_string(),
             }),

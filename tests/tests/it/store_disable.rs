@@ -133,4 +133,17 @@ async fn webhooks_that_only_fail_for_long_enough_are_found() {
         found(&mut session).await.is_empty(),
         "a suspended partner's are left alone"
     );
+    store::partner::resume(&mut session, fixture.partner, ACTOR)
+        .await
+        .unwrap();
+    // Counted since then: nothing was tried meanwhile.
+    for (resumed_days, expected) in [(0, 0), (4, 0), (5, 1)] {
+        let statement = "UPDATE partners SET resumed_at = resumed_at - make_interval(days => $1)";
+        fixture.sql.run(statement, &[&resumed_days]).await;
+        assert_eq!(
+            found(&mut session).await.len(),
+            expected,
+            "{resumed_days} days"
+        );
+    }
 }

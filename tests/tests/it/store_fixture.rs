@@ -10,6 +10,7 @@ use domain::id::{DeliveryId, EventKey, PartnerId};
 use domain::network::NetworkPolicy;
 use domain::plan::Plan;
 use domain::secret::Secret;
+use domain::webhook::Subscription;
 use domain::webhook_url::WebhookUrl;
 use rand::Rng as _;
 use store::claim::{Claim, ClaimRequest, ClaimSeed, claim};
@@ -26,6 +27,8 @@ use uuid::Uuid;
 pub const ACTOR: &str = "hookctl";
 /// The type that webhooks here subscribe to.
 pub const EVENT_TYPE: &str = "listing.updated";
+/// The health version of a webhook whose URL was never changed, and that was never enabled again.
+pub const HEALTH_VERSION: i32 = 1;
 /// Age at which deliveries here are given up.
 pub const EXPIRE_AFTER: Duration = Duration::from_secs(60 * 3600);
 /// How long attempts here are their starter's alone.
@@ -84,6 +87,14 @@ impl Fixture {
         };
         store::webhook::create(session, &self.keyring, &new, ACTOR)
             .await
+            .unwrap()
+    }
+
+    /// The webhook as a dispatcher loads it now.
+    pub async fn subscribed(&self, session: &mut Session, webhook: &Webhook) -> Subscription {
+        store::subscription::load_one(session, &self.keyring, self.partner, webhook.id)
+            .await
+            .unwrap()
             .unwrap()
     }
 
@@ -267,6 +278,7 @@ pub fn delivery(
         id: DeliveryId::for_event(key, rand::random()),
         webhook_id: webhook.id,
         webhook_version: webhook.version,
+        health_version: HEALTH_VERSION,
         expire_after: EXPIRE_AFTER,
         step,
         attempt,
@@ -281,6 +293,7 @@ pub fn ended(id: DeliveryId, webhook: &Webhook, turn: i32, step: Step, attempt: 
         number: 2,
         webhook_id: webhook.id,
         sent_version: webhook.version,
+        health_version: HEALTH_VERSION,
         step,
         attempt,
     };

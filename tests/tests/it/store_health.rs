@@ -1,23 +1,22 @@
 //! The health of webhooks: what `record` makes of results, in whatever order and from however many writers they come.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::id::WebhookId;
 use store::Session;
 use store::health::{BreakerRow, trim_breakers, write_breaker};
-use store::record::{Step, record as try_record};
+use store::record::{NewDelivery, Step, record as try_record};
 use store::service_instance::{Heartbeat, heartbeat};
 use store::webhook::{Update, Webhook};
+use uuid::Uuid;
 
 use super::store_fixture::{
-    ACTOR, Fixture, delivered, delivery, ended, events, failed, record, retry_in, url,
+    ACTOR, Fixture, HEALTH_VERSION, delivered, delivery, ended, events, failed, record, retry_in,
+    url,
 };
 
 const WAIT: Duration = Duration::from_secs(60);
-/// Seconds at which attempts began, and what was answered.
-const RESULTS: [(i64, u16); 4] = [(1, 500), (2, 200), (3, 500), (4, 503)];
 
 async fn shown(fixture: &Fixture, webhook: &Webhook) -> Webhook {
     let mut session = fixture.session().await;
@@ -105,37 +104,76 @@ async fn an_older_result_that_comes_late_overwrites_nothing() {
 }
 
 #[tokio::test]
-async fn results_in_any_order_and_any_batches_end_alike() {
-    for batch_size in [1, 2] {
+async fn of_failures_on_both_sides_of_a_success_recorded_before_only_the_newest_counts() {
+    let fixture = Fixture::new().await;
+    let mut session = fixture.session().await;
+    let webhook = fixture.webhook().await;
+    for batch in [&[(4, 200)][..], &[(1, 500), (5, 500), (6, 503)]] {
+        let batch = batch.iter().map(|result| sent(&webhook, *result));
+        record_results(&fixture, &mut session, batch).await;
+    }
+    assert_eq!(shown(&fixture, &webhook).await.failure_count, 1);
+    assert_eq!(failing_since(&fixture, &webhook).await, Some(6));
+}
+
+#[tokio::test]
+async fn failures_are_counted_on_after_a_suspension_and_a_late_success_still_ends_those_before_it()
+{
+    let fixture = Fixture::new().await;
+    let mut session = fixture.session().await;
+    let webhook = fixture.webhook().await;
+    let before = [(2, 500), (3, 500)].map(|result| sent(&webhook, result));
+    record_results(&fixture, &mut session, before).await;
+    store::partner::suspend(&mut session, fixture.partner, ACTOR)
+        .await
+        .unwrap();
+    store::partner::resume(&mut session, fixture.partner, ACTOR)
+        .await
+        .unwrap();
+    let steps = [
+        ((7, 500), 3, Some(2)),
+        ((1, 200), 3, Some(2)),
+        ((5, 200), 1, Some(7)),
+        ((8, 200), 0, None),
+    ];
+    for (result, count, since) in steps {
+        record_results(&fixture, &mut session, [sent(&webhook, result)]).await;
+        assert_eq!(shown(&fixture, &webhook).await.failure_count, count);
+        assert_eq!(failing_since(&fixture, &webhook).await, since);
+    }
+}
+
+#[tokio::test]
+async fn results_of_two_versions_in_one_batch_count_unless_health_began_anew_between_them() {
+    let described = Update {
+        description: Some(Some("orders".to_owned().try_into().unwrap())),
+        ..Update::default()
+    };
+    let moved = Update {
+        url: Some(url("https://elsewhere.example/")),
+        ..Update::default()
+    };
+    for (update, counted) in [(described, 2), (moved, 1)] {
         let fixture = Fixture::new().await;
         let mut session = fixture.session().await;
-        let mut orders = Vec::new();
-        for order in permutations(&RESULTS) {
-            orders.push((fixture.webhook().await, order));
-        }
-        for first in (0..RESULTS.len()).step_by(batch_size) {
-            let places = first..first + batch_size;
-            record_results(&fixture, &mut session, &orders, places).await;
-        }
-        for (webhook, order) in &orders {
-            let now = shown(&fixture, webhook).await;
-            let case = format!("{order:?} in batches of {batch_size}");
-            assert_eq!(now.last_triggered_at, Some(second(4)), "{case}");
-            assert_eq!(now.last_response_code, Some(503), "{case}");
-            let since: Vec<i64> = fixture
-                .sql
-                .column(&format!(
-                    "SELECT extract(epoch FROM failing_since)::bigint FROM webhook_health \
-                     WHERE webhook_id = {} AND last_success_at = to_timestamp(2)",
-                    webhook.id
-                ))
-                .await;
-            // Where the success comes after failures on both sides of it, only the newest is known to be newer.
-            let known = [(2, vec![3]), (1, vec![4])];
-            let exact = *order == RESULTS;
-            let known = if exact { &known[..1] } else { &known[..] };
-            assert!(known.contains(&(now.failure_count, since)), "{case}");
-        }
+        let webhook = fixture.webhook().await;
+        let mut batch = vec![fixture.subscribed(&mut session, &webhook).await];
+        store::webhook::update(&mut session, fixture.partner, webhook.id, &update, ACTOR)
+            .await
+            .unwrap();
+        batch.push(fixture.subscribed(&mut session, &webhook).await);
+        let versions: Vec<i32> = batch.iter().map(|s| s.version).collect();
+        assert_eq!(versions, [1, 2]);
+        let batch = batch
+            .iter()
+            .zip([(1, 500), (2, 503)])
+            .map(|(subscription, result)| Sent {
+                version: subscription.version,
+                health_version: subscription.health_version,
+                ..sent(&webhook, result)
+            });
+        record_results(&fixture, &mut session, batch).await;
+        assert_eq!(shown(&fixture, &webhook).await.failure_count, counted);
     }
 }
 
@@ -302,46 +340,59 @@ async fn breakers_of_dispatchers_that_are_gone_are_forgotten() {
     assert_eq!(left, ["alive"]);
 }
 
-/// An event for each place of the orders: each webhook is told the result that stands there in its own order.
+/// An attempt's result, as a test tells it.
+struct Sent<'a> {
+    webhook: &'a Webhook,
+    version: i32,
+    health_version: i32,
+    /// When it began.
+    second: i64,
+    status: u16,
+}
+
+fn sent(webhook: &Webhook, (second, status): (i64, u16)) -> Sent<'_> {
+    Sent {
+        webhook,
+        version: webhook.version,
+        health_version: HEALTH_VERSION,
+        second,
+        status,
+    }
+}
+
+/// Records results in one batch, each as the first attempt of an event of its own.
 async fn record_results(
     fixture: &Fixture,
     session: &mut Session,
-    orders: &[(Webhook, Vec<(i64, u16)>)],
-    places: Range<usize>,
+    results: impl IntoIterator<Item = Sent<'_>>,
 ) {
     let mut recorded = Vec::new();
-    for place in places {
-        let event_id = format!("evt_{place}");
+    for result in results {
+        let event_id = format!("evt_{}", Uuid::now_v7());
         let key = fixture.claim(session, &event_id).await;
-        let rows = orders.iter().map(|(webhook, order)| {
-            let (at, status) = order[place];
-            let (step, mut attempt) = match status {
-                200 => (Step::Delivered, delivered()),
-                _ => (retry_in(WAIT), failed(status)),
-            };
-            attempt.started_at = second(at);
-            delivery(key, webhook, step, Some(attempt))
-        });
-        recorded.push(fixture.event(key, &event_id, rows.collect()));
+        let (step, mut attempt) = match result.status {
+            200 => (Step::Delivered, delivered()),
+            status => (retry_in(WAIT), failed(status)),
+        };
+        attempt.started_at = second(result.second);
+        let delivery = NewDelivery {
+            webhook_version: result.version,
+            health_version: result.health_version,
+            ..delivery(key, result.webhook, step, Some(attempt))
+        };
+        recorded.push(fixture.event(key, &event_id, vec![delivery]));
     }
     record(session, &events(recorded)).await;
 }
 
-fn second(second: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp(second, 0).unwrap()
+async fn failing_since(fixture: &Fixture, webhook: &Webhook) -> Option<i64> {
+    let query = format!(
+        "SELECT extract(epoch FROM failing_since)::bigint FROM webhook_health WHERE webhook_id = {}",
+        webhook.id
+    );
+    fixture.sql.value_of(&query, &[]).await
 }
 
-fn permutations<T: Copy>(items: &[T]) -> Vec<Vec<T>> {
-    if items.is_empty() {
-        return vec![Vec::new()];
-    }
-    let mut all = Vec::new();
-    for (place, &first) in items.iter().enumerate() {
-        let rest = [&items[..place], &items[place + 1..]].concat();
-        for mut order in permutations(&rest) {
-            order.insert(0, first);
-            all.push(order);
-        }
-    }
-    all
+fn second(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(second, 0).unwrap()
 }

@@ -1,13 +1,11 @@
 //! Partners: suspending and resuming, and what dispatchers load of them.
 
-use std::time::Duration;
-
 use domain::id::PartnerId;
 use domain::plan::Plan;
 use store::subscription::{load, load_many, load_one};
 use store::webhook::{Creation, Update};
 
-use super::store_fixture::{ACTOR, EVENT_TYPE, Fixture, failed, keyring, retry_in};
+use super::store_fixture::{ACTOR, EVENT_TYPE, Fixture, keyring};
 
 #[tokio::test]
 async fn a_suspended_partner_matches_nothing_and_may_create_nothing() {
@@ -84,28 +82,6 @@ async fn suspending_announces_each_webhook_once_however_often_it_is_asked_for() 
             .unwrap();
     }
     assert_eq!(fixture.sql.count("webhook_versions").await, 6);
-}
-
-#[tokio::test]
-async fn days_of_failure_are_counted_anew_after_a_suspension() {
-    let fixture = Fixture::new().await;
-    let mut session = fixture.session().await;
-    let webhook = fixture.webhook().await;
-    let step = retry_in(Duration::from_secs(60));
-    fixture
-        .deliver(&mut session, "evt_1", &webhook, step, Some(failed(500)))
-        .await;
-    store::partner::suspend(&mut session, fixture.partner, ACTOR)
-        .await
-        .unwrap();
-    store::partner::resume(&mut session, fixture.partner, ACTOR)
-        .await
-        .unwrap();
-    let anew = fixture
-        .sql
-        .count("webhook_health WHERE failing_since IS NULL")
-        .await;
-    assert_eq!(anew, 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `record`: the end of later attempts, and deliveries that are put off, each only under the turn that it names.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::delivery::ParkReason;
@@ -44,7 +45,7 @@ async fn the_end_of_an_attempt_is_written_once_however_often_it_is_given() {
     let id = begun(&fixture, &mut session, &webhook).await;
     let batch = ended(id, &webhook, 2, retry_in(WAIT), failed(502));
     let recorded = record(&mut session, &batch).await;
-    assert!(recorded.applied.contains(&id));
+    assert!(recorded.applied.contains(&(id, 2)));
     assert_eq!(
         (recorded.scheduled[0].turn, recorded.scheduled[0].parked),
         (3, false)
@@ -130,6 +131,27 @@ async fn who_comes_with_a_stale_turn_changes_nothing() {
 }
 
 #[tokio::test]
+async fn of_two_ends_of_one_delivery_in_a_batch_only_that_of_its_turn_is_written() {
+    let fixture = Fixture::new().await;
+    let mut session = fixture.session().await;
+    let webhook = fixture.webhook().await;
+    let id = begun(&fixture, &mut session, &webhook).await;
+    let stale = ended(id, &webhook, 2, retry_in(WAIT), failed(502));
+    // Its lease ran out, and it was begun again.
+    fixture.make_due(id, 0.0).await;
+    fixture.start(&mut session, id, 2).await;
+    let mut batch = ended(id, &webhook, 3, retry_in(WAIT), failed(503));
+    batch.ended.extend(stale.ended);
+    let recorded = record(&mut session, &batch).await;
+    assert_eq!(recorded.applied, HashSet::from([(id, 3)]));
+    let attempts = store::delivery::attempts(&mut session, id).await.unwrap();
+    let codes: Vec<_> = attempts.iter().map(|a| a.response_code).collect();
+    assert_eq!(codes, [Some(500), Some(503)]);
+    let health = store::webhook::get(&mut session, fixture.partner, webhook.id).await;
+    assert_eq!(health.unwrap().unwrap().failure_count, 2);
+}
+
+#[tokio::test]
 async fn a_delivery_is_exhausted_when_its_next_attempt_would_come_after_its_time() {
     let fixture = Fixture::new().await;
     let mut session = fixture.session().await;
@@ -144,7 +166,7 @@ async fn a_delivery_is_exhausted_when_its_next_attempt_would_come_after_its_time
         &ended(id, &webhook, 2, retry_in(WAIT), failed(500)),
     )
     .await;
-    assert!(recorded.applied.contains(&id) && recorded.scheduled.is_empty());
+    assert!(recorded.applied.contains(&(id, 2)) && recorded.scheduled.is_empty());
     let found = fixture.find(id).await;
     assert_eq!(
         (found.status.as_str(), found.next_attempt_at),
@@ -188,7 +210,7 @@ async fn parking_raises_the_turn_and_uses_no_attempt() {
     let id = fixture.due(&mut session, "evt_1", &webhook).await;
     for parkings in 1..=2 {
         let recorded = record(&mut session, &parked(id, parkings)).await;
-        assert!(recorded.applied.contains(&id) && recorded.scheduled[0].parked);
+        assert!(recorded.applied.contains(&(id, parkings)) && recorded.scheduled[0].parked);
         assert_eq!(recorded.scheduled[0].parkings, parkings);
         let found = fixture.find(id).await;
         assert_eq!(
@@ -236,7 +258,7 @@ async fn parking_ends_what_its_partner_switched_off() {
         .await
         .unwrap();
     let recorded = record(&mut session, &parked(id, 1)).await;
-    assert!(recorded.applied.contains(&id) && recorded.scheduled.is_empty());
+    assert!(recorded.applied.contains(&(id, 1)) && recorded.scheduled.is_empty());
     assert_eq!(fixture.row(id).await, ("cancelled".to_owned(), 2));
 }
 

@@ -171,7 +171,7 @@ async fn after_its_lease_an_attempt_is_anothers_and_its_first_owner_is_too_late(
         &ended(id, &webhook, 3, Step::Delivered, delivered()),
     )
     .await;
-    assert!(in_time.applied.contains(&id));
+    assert!(in_time.applied.contains(&(id, 3)));
     assert_eq!(fixture.row(id).await, ("delivered".to_owned(), 4));
 }
 

@@ -49,6 +49,8 @@ pub struct NewDelivery {
     pub id: DeliveryId,
     pub webhook_id: WebhookId,
     pub webhook_version: i32,
+    /// [`domain::webhook::Subscription::health_version`] at that version.
+    pub health_version: i32,
     pub expire_after: Duration,
     pub step: Step,
     /// The first attempt, when it has ended.
@@ -85,6 +87,8 @@ pub struct EndedAttempt {
     pub webhook_id: WebhookId,
     /// The webhook's version that was used for sending.
     pub sent_version: i32,
+    /// [`domain::webhook::Subscription::health_version`] at that version.
+    pub health_version: i32,
     /// Delivered, exhausted or retry.
     pub step: Step,
     pub attempt: Attempt,

@@ -55,7 +55,8 @@ pub(super) async fn update(
         attempt_columns!(),
         ") SELECT i.id, i.number, ",
         attempt_columns!(),
-        " FROM input AS i JOIN updated USING (id) WHERE i.number > 1 OR i.error_kind IS NOT NULL) \
+        " FROM input AS i JOIN updated AS u ON u.id = i.id AND u.turn = i.turn + 1 \
+             WHERE i.number > 1 OR i.error_kind IS NOT NULL) \
          SELECT * FROM updated",
     ))
     .bind::<Array<SqlUuid>, _>(ended.iter().map(|e| e.delivery_id.0).collect::<Vec<_>>())

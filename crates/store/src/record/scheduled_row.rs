@@ -67,8 +67,9 @@ macro_rules! scheduled_columns {
 pub(super) use scheduled_columns;
 
 impl ScheduledRow {
-    pub fn delivery_id(&self) -> DeliveryId {
-        DeliveryId(self.id)
+    /// The delivery, and the turn that it had until now.
+    pub fn applied(&self) -> (DeliveryId, i32) {
+        (DeliveryId(self.id), self.turn - 1)
     }
 
     /// `None` when there is nothing to announce: it is final, or an attempt is under way.

@@ -87,7 +87,8 @@ struct FailingRow {
 }
 
 /// Up to `limit` webhooks whose failed attempts since the last success are `at_least` many and span `lasting` or
-/// longer, the worst first. Time in which nothing was tried after the last failure does not count.
+/// longer, the worst first. Time in which nothing was tried after the last failure does not count, nor does what was
+/// before the end of a suspension.
 ///
 /// # Errors
 /// Those of any query.
@@ -103,7 +104,7 @@ pub async fn failing(
          JOIN webhooks w ON w.id = h.webhook_id
          JOIN partners p ON p.id = w.partner_id
          WHERE h.failing_since <= now() - make_interval(secs => $1)
-           AND h.last_triggered_at - h.failing_since >= make_interval(secs => $1)
+           AND h.last_triggered_at - greatest(h.failing_since, p.resumed_at) >= make_interval(secs => $1)
            AND h.failure_count >= $2
            AND w.active AND w.deleted_at IS NULL AND p.suspended_at IS NULL
          ORDER BY h.failing_since

@@ -155,7 +155,7 @@ pub(super) async fn begin_anew(
     version: i32,
 ) -> Result<(), StoreError> {
     sql_query(
-        "UPDATE webhook_health SET since_version = $2, failure_count = 0, failing_since = NULL
+        "UPDATE webhook_health SET since_version = $2, last_success_at = NULL, failure_count = 0, failing_since = NULL
          WHERE webhook_id = $1",
     )
     .bind::<BigInt, _>(id.0)
