@@ -69,7 +69,8 @@ pub struct Config {
     pub timeout_ms: u32,
     /// How long an idle connection is kept, in milliseconds. Receivers close theirs after 5 s (Node) to 75 s (nginx).
     pub pool_idle_timeout_ms: u32,
-    /// Idle connections that are kept for one host.
+    /// Idle connections that are kept for one host: as many as may be in flight to it, or a busy host's are opened and
+    /// closed all the time.
     pub pool_idle_per_host: usize,
     /// Open connections, to all hosts, beyond which one that has served its request is closed instead of kept. With the
     /// requests in flight it bounds the sockets.
@@ -84,7 +85,7 @@ impl Default for Config {
             connect_timeout_ms: 3_000,
             timeout_ms: 10_000,
             pool_idle_timeout_ms: 15_000,
-            pool_idle_per_host: 512,
+            pool_idle_per_host: 1_024,
             pool_connections: 2_048,
             extra_ca_file: None,
         }
