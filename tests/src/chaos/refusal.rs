@@ -85,11 +85,14 @@ impl<'a> Refusal<'a> {
     async fn restore(&self, config: &broker::Config) -> Result<(), String> {
         let amqp = Amqp::try_connect(&self.fleet.amqp_url);
         let amqp = amqp.await.map_err(|error| error.to_string())?;
-        let channel = amqp.connection().create_channel().await;
-        let channel = channel.map_err(|error| error.to_string())?;
-        let declared = topology::declare(&channel, config).await;
+        let restored = match amqp.connection().create_channel().await {
+            Ok(channel) => topology::declare(&channel, config)
+                .await
+                .map_err(|error| error.line()),
+            Err(error) => Err(error.to_string()),
+        };
         amqp.close().await;
-        declared.map_err(|error| error.line())
+        restored
     }
 
     /// Announcements are refused no more; tells how much was refused.
@@ -162,7 +165,7 @@ impl StandIn {
     }
 }
 
-/// The name of a queue that refuses everything, and goes with its connection.
+/// Declares a queue that refuses everything and goes with its connection, and returns its name.
 async fn declare_without_room(channel: &Channel) -> lapin::Result<ShortString> {
     let options = QueueDeclareOptions {
         exclusive: true,

@@ -1,5 +1,5 @@
-//! The smallest claim there can be: one row an event, inserted before the event is sent, without a wait for the disk.
-//! Shows what the promise that an event is in one place only costs a pipeline that promises nothing else.
+//! A simple claim: one row an event, inserted before the event is sent, without a wait for the disk. Shows what the
+//! promise that an event is in one place only costs a pipeline that promises nothing else.
 
 use lapin::message::Delivery;
 use tokio::sync::mpsc;
@@ -8,6 +8,8 @@ use tokio_postgres::Statement;
 use crate::Event;
 use crate::session::Session;
 
+/// Connections, so that an event does not wait for the claim of the one before it.
+pub const LANES: usize = 4;
 const BATCH_MAX: usize = 500;
 
 const TABLE: &str = "
@@ -27,7 +29,7 @@ impl Claims {
         let insert = "INSERT INTO bare_claims (partner_id, event_id)
             SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING";
         Self {
-            insert: session.prepare(insert).await.unwrap(),
+            insert: session.client.prepare(insert).await.unwrap(),
             session,
         }
     }
@@ -48,6 +50,7 @@ impl Claims {
         let (partners, ids): (Vec<i64>, Vec<&str>) =
             events.map(|event| (event.partner_id, event.id)).unzip();
         self.session
+            .client
             .execute(&self.insert, &[&partners, &ids])
             .await
             .unwrap();

@@ -4,7 +4,7 @@
 //! its.
 //!
 //! `bare-pipeline [--claim] AMQP_URL POSTGRES_URL QUEUE WEBHOOK_URL...` declares its queue, makes its tables, and says
-//! `ready`. With `--claim` it is no ceiling, but the ceiling and the smallest claim: see [`claims`].
+//! `ready`. With `--claim` it is no ceiling, but the ceiling and a simple claim: see [`claims`].
 
 #![expect(
     clippy::unwrap_used,
@@ -114,11 +114,20 @@ async fn main() {
         let tasks = tasks.clone();
         move |delivery| drop(tasks.spawn(pipeline.clone().handle(delivery)))
     };
-    let next: Box<dyn Fn(Delivery) + Send> = if claims {
-        let (to_claim, queue_of_events) = mpsc::unbounded_channel();
-        let claims = Claims::connect(&postgres_url).await;
-        tasks.spawn(claims.run(queue_of_events, handle));
-        Box::new(move |delivery| drop(to_claim.send(delivery)))
+    let mut next: Box<dyn FnMut(Delivery) + Send> = if claims {
+        let mut lanes = Vec::new();
+        for _ in 0..claims::LANES {
+            let (to_claim, queue_of_events) = mpsc::unbounded_channel();
+            let claims = Claims::connect(&postgres_url).await;
+            tasks.spawn(claims.run(queue_of_events, handle.clone()));
+            lanes.push(to_claim);
+        }
+        let mut turn = lanes.into_iter().cycle();
+        Box::new(move |delivery| {
+            if let Some(lane) = turn.next() {
+                let _the_lane_has_ended = lane.send(delivery);
+            }
+        })
     } else {
         Box::new(handle)
     };

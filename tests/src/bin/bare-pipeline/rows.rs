@@ -44,6 +44,7 @@ impl Writer {
     pub async fn connect(url: &str, channel: Channel) -> Self {
         let session = Session::open(url, TABLES).await;
         let events = session
+            .client
             .prepare(
                 "INSERT INTO bare_events (key, event_id, event_type, partner_id, body)
                  SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bytea[])",
@@ -51,6 +52,7 @@ impl Writer {
             .await
             .unwrap();
         let deliveries = session
+            .client
             .prepare(
                 "INSERT INTO bare_deliveries (id, event_key, webhook, status, total_us)
                  SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::integer[], $4::integer[], $5::bigint[])",
@@ -88,8 +90,9 @@ impl Writer {
         let types: Vec<&str> = rows.iter().map(|row| row.event_type.as_str()).collect();
         let partners: Vec<i64> = rows.iter().map(|row| row.partner_id).collect();
         let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_ref()).collect();
-        self.session.batch_execute("BEGIN").await.unwrap();
+        self.session.client.batch_execute("BEGIN").await.unwrap();
         self.session
+            .client
             .execute(&self.events, &[&keys, &ids, &types, &partners, &bodies])
             .await
             .unwrap();
@@ -101,13 +104,14 @@ impl Writer {
             totals_us,
         } = deliveries;
         self.session
+            .client
             .execute(
                 &self.deliveries,
                 &[&ids, &keys, &webhooks, &statuses, &totals_us],
             )
             .await
             .unwrap();
-        self.session.batch_execute("COMMIT").await.unwrap();
+        self.session.client.batch_execute("COMMIT").await.unwrap();
     }
 }
 

@@ -1,12 +1,10 @@
-//! A connection to PostgreSQL on which the tables are made.
-
-use std::ops::Deref;
+//! A connection to PostgreSQL, with its settings and tables made.
 
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 pub struct Session {
-    client: Client,
+    pub client: Client,
     _connection: JoinSet<()>,
 }
 
@@ -16,20 +14,12 @@ impl Session {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
         let mut driver = JoinSet::new();
         driver.spawn(async {
-            let _ended = connection.await;
+            connection.await.expect("the connection to PostgreSQL");
         });
         client.batch_execute(setup).await.unwrap();
         Self {
             client,
             _connection: driver,
         }
-    }
-}
-
-impl Deref for Session {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
     }
 }

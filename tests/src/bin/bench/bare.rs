@@ -23,7 +23,7 @@ pub struct Bare {
 pub enum Claim {
     None,
     /// One row, inserted without a wait for the disk.
-    Smallest,
+    Simple,
 }
 
 impl Bare {
@@ -31,7 +31,7 @@ impl Bare {
     pub async fn start(receiver: &LoadReceiver, webhooks: u32, claim: Claim) -> Self {
         let (database, vhost) = (Database::empty().await, Vhost::create().await);
         let mut command = Command::new(process::program("bare-pipeline"));
-        command.args((claim == Claim::Smallest).then_some("--claim"));
+        command.args((claim == Claim::Simple).then_some("--claim"));
         command.args([vhost.url(), &database.url(), QUEUE]);
         command.args((0..webhooks).map(|webhook| receiver.url(Behaviour::Ok, webhook)));
         let process = Process::spawn("bare-pipeline", command);

@@ -9,6 +9,7 @@ use tests::load::{Arrivals, Clock, LoadReceiver, Pace, Published, Publisher, Tal
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::broker_alone::Samples;
 use crate::figures::Latency;
 use crate::ours::Rows;
 use crate::subscribers::ONLY_PARTNER;
@@ -125,6 +126,15 @@ impl Outcome {
             ));
         }
         self.rows = rows;
+    }
+
+    /// Keeps what the broker alone took, of messages that were due when `counts` says.
+    pub fn set_broker_alone(&mut self, samples: &Samples, counts: impl Fn(u64) -> bool) {
+        self.broker_alone = Some(samples.latency(counts));
+        if samples.lost > 0 {
+            let fault = format!("lost by the broker alone: {}", samples.lost);
+            self.faults.push(fault);
+        }
     }
 
     /// A fault unless everything arrived once.

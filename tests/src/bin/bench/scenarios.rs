@@ -74,7 +74,7 @@ pub const SCENARIOS: &[Scenario] = &[
         Box::pin(floods::flood(context, 10, 0.75))
     })
     .also_short(),
-    Scenario::new("broker", |context| Box::pin(floods::broker(context))),
+    Scenario::new("broker", |context| Box::pin(steady::broker(context))),
     Scenario::new("steady-100", |context| {
         Box::pin(steady::steady(context, 100, 1.6, 2.0))
     })

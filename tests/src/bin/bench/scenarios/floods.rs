@@ -1,6 +1,6 @@
 //! As fast as it goes: published with a window, for a time, and all at once taken, sent and recorded.
 
-use tests::load::{Behaviour, Clock, LoadReceiver, Target};
+use tests::load::{Behaviour, Clock, LoadReceiver};
 
 use super::Context;
 use super::pairs::{self, Pairs};
@@ -10,14 +10,12 @@ use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, first_webhooks};
 use crate::subscribers::{self, Subscriber};
 
-/// One partner's events.
+/// Events of one partner.
 #[derive(Clone, Copy)]
 pub(super) struct Events {
-    /// That each of them goes to.
+    /// How many webhooks each event goes to.
     pub webhooks: u32,
     pub padding_bytes: usize,
-    /// As fast as the window allows where there is none.
-    pub per_second: Option<u32>,
 }
 
 /// One partner, so many webhooks an event, beside the bare pipeline.
@@ -53,24 +51,6 @@ pub async fn payloads(context: &Context) -> Findings {
     findings
 }
 
-/// What an event costs the broker at a pace that both sides keep. In a flood the side that is faster shares the broker's
-/// work of a second among more events.
-pub async fn broker(context: &Context) -> Findings {
-    let mut findings = Findings::default();
-    for (webhooks, per_second) in [(1, 6_000), (10, 1_500)] {
-        let events = Events {
-            webhooks,
-            per_second: Some(per_second),
-            ..Events::FLOOD
-        };
-        let pairs = beside_bare(context, &mut findings, events).await;
-        let what = format!("broker, {per_second} events/s, webhooks each: {webhooks}");
-        let line = pairs.line(&what, "us", None, |o| o.cpu.broker_us);
-        findings.lines.push(line.with_note(pairs.cpu()));
-    }
-    findings
-}
-
 async fn beside_bare(context: &Context, findings: &mut Findings, events: Events) -> Pairs {
     let ours = async || flood_ours(context, events, 1).await;
     let bare = async || flood_bare(context, events).await;
@@ -80,14 +60,14 @@ async fn beside_bare(context: &Context, findings: &mut Findings, events: Events)
 async fn flood_bare(context: &Context, events: Events) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
     let bare = Bare::start(&receiver, events.webhooks, Claim::None).await;
-    let load = events.load(bare.target(events.padding_bytes), context);
+    let load = Load::flood(bare.target(events.padding_bytes), context.flood_time());
     bare.measure(context, load, &receiver).await
 }
 
 pub(super) async fn flood_ours(context: &Context, events: Events, dispatchers: usize) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
     let ours = Ours::start(&one_partner(&receiver, events.webhooks), dispatchers).await;
-    let load = events.load(ours.target(events.padding_bytes), context);
+    let load = Load::flood(ours.target(events.padding_bytes), context.flood_time());
     let webhooks = first_webhooks(events.webhooks);
     ours.measure(context, load, &receiver, webhooks, 0).await
 }
@@ -96,15 +76,7 @@ impl Events {
     pub(super) const FLOOD: Self = Self {
         webhooks: 1,
         padding_bytes: PADDING_BYTES,
-        per_second: None,
     };
-
-    fn load(self, target: Target, context: &Context) -> Load {
-        match self.per_second {
-            None => Load::flood(target, context.flood_time()),
-            Some(per_second) => Load::steady(target, per_second, context.flood_time()),
-        }
-    }
 }
 
 pub(super) fn one_partner(receiver: &LoadReceiver, webhooks: u32) -> Vec<Subscriber> {

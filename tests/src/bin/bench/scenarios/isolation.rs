@@ -6,8 +6,7 @@ use std::time::Duration;
 use tests::load::{Behaviour, Clock, LoadReceiver};
 
 use super::{Context, RECORDED_WITHIN, WARM_UP, pairs};
-use crate::broker_alone;
-use crate::figures::Latency;
+use crate::broker_alone::Probe;
 use crate::ours::Ours;
 use crate::report::{Findings, Goal};
 use crate::run::{Load, Outcome, PADDING_BYTES, publish_both, until_accepted};
@@ -82,49 +81,61 @@ async fn beside(context: &Context, what: &str, bad: Neighbours) -> Findings {
 async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
     let ours = Ours::start(&subscribers(&receiver, neighbours), 1).await;
-    let (partners, time) = (neighbours.partners, context.steady_time());
-    let clock = receiver.clock();
+    let (time, clock) = (context.steady_time(), receiver.clock());
     // A cold cache and new connections would count among the slowest, on both sides.
-    let warm = healthy_load(&ours, 0, WARM_UP).publish(clock).await;
-    let first = u32::try_from(warm.partners.len()).unwrap();
-    until_accepted(&receiver, warm.partners.len()).await;
+    let warm_up = healthy_load(&ours, 0, WARM_UP).publish(clock).await;
+    let first = u32::try_from(warm_up.partners.len()).unwrap();
+    until_accepted(&receiver, warm_up.partners.len()).await;
     let load = healthy_load(&ours, first, time);
-    let mut noise = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
-    noise.first = NEIGHBOUR_EVENTS;
-    noise.partner = Box::new(move |number| NEIGHBOUR + i64::from(number) % partners);
-    let mut broker_alone = broker_alone::measure(ours.target(PADDING_BYTES), time, clock);
-    let (published, noise) = publish_both(load, noise, clock).await;
-    let alone = broker_alone.join_next().await.unwrap().unwrap();
+    let beside = neighbours_load(&ours, neighbours.partners, time);
+    let probe = Probe::start(ours.target(PADDING_BYTES), time, clock);
+    let (published, beside) = publish_both(load, beside, clock).await;
+    let samples = probe.end().await;
 
-    let expected = warm.partners.len() + published.partners.len();
-    let each = neighbours.behaviours.len() / usize::try_from(partners).unwrap();
-    let expected_rows = expected + noise.partners.len() * each;
+    let expected = warm_up.partners.len() + published.partners.len();
     until_accepted(&receiver, expected).await;
-    let rows = ours.until_recorded(expected_rows, RECORDED_WITHIN).await;
-    let delivered = healthy_rows(&ours, expected).await;
     let arrivals = receiver.take().only(|arrival| arrival.webhook < HEALTHY);
-    let warm = arrivals
-        .only(|arrival| arrival.event < first)
-        .tally(&warm, webhook_of);
+    let of_warm_up = arrivals.only(|arrival| arrival.event < first);
     let arrivals = arrivals.only(|arrival| arrival.event >= first);
-    let healthy = "healthy webhooks";
-    let mut outcome = Outcome::of(healthy, &published, &arrivals, webhook_of, |_| true);
-    outcome.hold_against("warm-up", &warm);
+    let mut outcome = Outcome::of(
+        "healthy webhooks",
+        &published,
+        &arrivals,
+        webhook_of,
+        |_| true,
+    );
+    outcome.hold_against("warm-up", &of_warm_up.tally(&warm_up, webhook_of));
+    outcome.set_broker_alone(&samples, |_| true);
+    let each = neighbours.behaviours.len() / usize::try_from(neighbours.partners).unwrap();
+    let expected_rows = expected + beside.partners.len() * each;
+    hold_rows_against(&mut outcome, &ours, expected_rows, expected).await;
     outcome.memory_mib = ours.memory_mib();
-    let alone = alone.iter().map(|sample| sample.latency_us);
-    outcome.broker_alone = Some(Latency::of(alone.collect()));
-    if delivered != expected {
-        let fault = format!("{expected} healthy deliveries, {delivered} recorded as delivered");
+    outcome
+}
+
+/// Keeps the rows; a fault unless there are so many, none of them given up, and the healthy ones delivered.
+async fn hold_rows_against(outcome: &mut Outcome, ours: &Ours, expected: usize, healthy: usize) {
+    let rows = ours.until_recorded(expected, RECORDED_WITHIN).await;
+    let delivered = healthy_rows(ours, healthy).await;
+    if delivered != healthy {
+        let fault = format!("{healthy} healthy deliveries, {delivered} recorded as delivered");
         outcome.faults.push(fault);
     }
     let recorded: usize = rows.values().sum();
-    if recorded != expected_rows || rows.contains_key("cancelled") || rows.contains_key("exhausted")
-    {
-        let fault = format!("{expected_rows} deliveries to hand over, the rows say {rows:?}");
+    if recorded != expected || rows.contains_key("cancelled") || rows.contains_key("exhausted") {
+        let fault = format!("{expected} deliveries to hand over, the rows say {rows:?}");
         outcome.faults.push(fault);
     }
     outcome.rows = rows;
-    outcome
+}
+
+/// Events of the neighbours in turn.
+fn neighbours_load(ours: &Ours, partners: i64, time: Duration) -> Load {
+    Load {
+        first: NEIGHBOUR_EVENTS,
+        partner: Box::new(move |number| NEIGHBOUR + i64::from(number) % partners),
+        ..Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time)
+    }
 }
 
 /// Events of the healthy partners in turn, from that number on.

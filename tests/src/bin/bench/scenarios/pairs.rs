@@ -58,11 +58,11 @@ impl Pairs {
         }
     }
 
-    /// What messages took that no service touched.
+    /// What messages took that no service touched, where every run measured it.
     pub fn broker_alone(&self, share: &str, figure: impl Fn(Latency) -> f64) -> Line {
         let what = format!("the broker alone at that time, {share}");
         self.line(&what, "ms", None, |outcome| {
-            outcome.broker_alone.map_or(f64::NAN, &figure)
+            figure(outcome.broker_alone.unwrap())
         })
     }
 
@@ -72,6 +72,12 @@ impl Pairs {
         last.map_or_else(String::new, |(ours, beside)| {
             format!("{} / {}", cpu(&ours.cpu), cpu(&beside.cpu))
         })
+    }
+
+    /// The least of a figure on both sides.
+    pub fn least(&self, figure: impl Fn(&Outcome) -> f64) -> f64 {
+        let both = self.0.iter().flat_map(|(ours, beside)| [ours, beside]);
+        both.map(figure).fold(f64::INFINITY, f64::min)
     }
 
     /// A figure of ours, of every pair.

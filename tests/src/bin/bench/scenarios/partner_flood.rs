@@ -9,7 +9,7 @@ use tests::Amqp;
 use tests::load::{Arrivals, Behaviour, Clock, LoadReceiver, Published, Tally, event_id};
 
 use super::{Context, RECORDED_WITHIN, pairs};
-use crate::broker_alone;
+use crate::broker_alone::Probe;
 use crate::figures::{Latency, median};
 use crate::ours::{Ours, delivered};
 use crate::report::{Findings, Goal, Line};
@@ -28,6 +28,8 @@ const FLOOD_EVENTS: u32 = 1_000_000_000;
 const PROBES: u32 = 2_000_000_000;
 /// One event for each partner comes first: what is known of a partner is kept longer than the run lasts.
 const WARM_UP: u32 = OTHERS + 1;
+/// Events of others while the flood lasts; of fewer a percentile says nothing.
+const COUNTED_MIN: usize = 100;
 /// Of the default configuration.
 const SHARDS: u16 = 8;
 
@@ -63,13 +65,14 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     let mut load = Load::steady(ours.target(PADDING_BYTES), PER_SECOND, time);
     load.first = WARM_UP;
     load.partner = Box::new(|number| 1 + i64::from(number % OTHERS));
-    let mut noise = Load::flood(ours.target(PADDING_BYTES), Duration::from_secs(600));
-    (noise.first, noise.count_max) = (FLOOD_EVENTS, flood);
-    noise.partner = Box::new(|_| FLOODING);
+    let mut flooding = Load::flood(ours.target(PADDING_BYTES), Duration::from_secs(600));
+    (flooding.first, flooding.count_max) = (FLOOD_EVENTS, flood);
+    flooding.partner = Box::new(|_| FLOODING);
     let clock = receiver.clock();
-    let mut broker_alone = broker_alone::measure(ours.target(PADDING_BYTES), time, clock);
-    let (others, noise) = publish_both(load, noise, clock).await;
-    let expected = others.partners.len() + noise.partners.len();
+    let probe = Probe::start(ours.target(PADDING_BYTES), time, clock);
+    let (others, flooding) = publish_both(load, flooding, clock).await;
+    let samples = probe.end().await;
+    let expected = others.partners.len() + flooding.partners.len();
     until_accepted(&receiver, expected).await;
     let expected_rows = expected + warm.events;
     let rows = ours.until_delivered(expected_rows, RECORDED_WITHIN).await;
@@ -78,19 +81,23 @@ async fn run(context: &Context, flood: u32) -> Outcome {
     let of_others = arrivals.only(|arrival| arrival.event < FLOOD_EVENTS);
     let of_flood = arrivals.only(|arrival| arrival.event >= FLOOD_EVENTS);
     let in_another_shard = |webhook: u32| !in_the_same_shard.contains(&webhook);
-    let lasts = span(&noise, &of_flood);
+    let lasts = span(&flooding, &of_flood);
     let in_time = |event: u32| others.due_us(event).is_some_and(|due| lasts.contains(&due));
     let meanwhile = of_others.only(|arrival| in_time(arrival.event));
-    let alone = broker_alone.join_next().await.unwrap().unwrap();
-    let alone = alone.iter().filter(|sample| lasts.contains(&sample.due_us));
+    let latencies = meanwhile.latencies_us(&others, in_another_shard);
+    let counted = latencies.len();
     let mut outcome = Outcome {
         per_second: arrivals.per_second(),
-        latency: Latency::of(meanwhile.latencies_us(&others, in_another_shard)),
+        latency: Latency::of(latencies),
         memory_mib: ours.memory_mib(),
-        broker_alone: Some(Latency::of(alone.map(|sample| sample.latency_us).collect())),
         ..Outcome::of("the others", &others, &of_others, webhook_of, |_| false)
     };
-    outcome.hold_against("the flood", &of_flood.tally(&noise, webhook_of));
+    outcome.set_broker_alone(&samples, |due_us| lasts.contains(&due_us));
+    if counted < COUNTED_MIN {
+        let fault = format!("the flood was too short: {counted} events of others meanwhile");
+        outcome.faults.push(fault);
+    }
+    outcome.hold_against("the flood", &of_flood.tally(&flooding, webhook_of));
     outcome.hold_against("the warm-up", &warm);
     outcome.hold_rows_against(rows, delivered(expected_rows));
     outcome
