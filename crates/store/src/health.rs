@@ -90,8 +90,8 @@ pub(crate) fn fold(mut results: Vec<AttemptResult>) -> Vec<Health> {
 }
 
 /// Merges what a batch knows with what is stored: an older result never overwrites a newer one, in whatever order
-/// they arrive, and what was sent before a webhook's health began anew does not count. A webhook's row is made with it,
-/// so that this only ever changes rows. They are locked in the order in which they are given.
+/// they arrive, and what was sent before a webhook's health began anew does not count. A webhook's row is made when the
+/// webhook is, so that this only ever changes rows. They are locked in the order in which they are given.
 ///
 /// # Errors
 /// When Postgres fails.
@@ -131,7 +131,8 @@ pub(crate) async fn merge(
 }
 
 /// How many of the failures in a row that one side counts came after the other side's last success, and when the first
-/// of them began, in SQL. Where that success lies among them only the newest is known to be newer.
+/// of them began, in SQL. A side that knows of a later success itself has counted from there only. Where the success lies
+/// among the failures, only the newest is known to be newer.
 fn failures_after_success(failures: &str, success: &str) -> (String, String) {
     let all_are_newer = format!(
         "({success}.last_success_at IS NULL OR {success}.last_success_at <= {failures}.last_success_at \

@@ -11,8 +11,8 @@ table! {
         name -> Text,
         plan -> Text,
         suspended_at -> Nullable<Timestamptz>,
-        resumed_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        resumed_at -> Nullable<Timestamptz>,
     }
 }
 

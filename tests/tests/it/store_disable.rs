@@ -136,14 +136,12 @@ async fn webhooks_that_only_fail_for_long_enough_are_found() {
     store::partner::resume(&mut session, fixture.partner, ACTOR)
         .await
         .unwrap();
-    // Counted since then: nothing was tried meanwhile.
-    for (resumed_days, expected) in [(0, 0), (4, 0), (5, 1)] {
-        let statement = "UPDATE partners SET resumed_at = resumed_at - make_interval(days => $1)";
+    // Its days are counted since then, for nothing was tried meanwhile, and since the first failure.
+    for (resumed_days, since_days, expected) in [(0, 6, 0), (4, 6, 0), (6, 30, 1), (30, 4, 0)] {
+        let statement = "UPDATE partners SET resumed_at = now() - make_interval(days => $1)";
         fixture.sql.run(statement, &[&resumed_days]).await;
-        assert_eq!(
-            found(&mut session).await.len(),
-            expected,
-            "{resumed_days} days"
-        );
+        set(since_days, 0, 20).await;
+        let found = found(&mut session).await.len();
+        assert_eq!(found, expected, "{resumed_days} {since_days}");
     }
 }

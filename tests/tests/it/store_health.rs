@@ -236,6 +236,29 @@ async fn results_of_the_version_before_another_url_count_no_more() {
 }
 
 #[tokio::test]
+async fn a_success_at_another_url_ends_no_failures_of_this_one() {
+    let fixture = Fixture::new().await;
+    let mut session = fixture.session().await;
+    let webhook = fixture.webhook().await;
+    record_results(&fixture, &mut session, [sent(&webhook, (5, 200))]).await;
+    let update = Update {
+        url: Some(url("https://elsewhere.example/")),
+        ..Update::default()
+    };
+    store::webhook::update(&mut session, fixture.partner, webhook.id, &update, ACTOR)
+        .await
+        .unwrap();
+    // Sent by a dispatcher whose clock is behind the other's.
+    let failure = Sent {
+        health_version: 2,
+        ..sent(&webhook, (3, 500))
+    };
+    record_results(&fixture, &mut session, [failure]).await;
+    assert_eq!(shown(&fixture, &webhook).await.failure_count, 1);
+    assert_eq!(failing_since(&fixture, &webhook).await, Some(3));
+}
+
+#[tokio::test]
 async fn writers_with_the_same_webhooks_in_other_orders_do_not_block_each_other() {
     const WEBHOOKS: usize = 50;
     const WRITERS: usize = 4;

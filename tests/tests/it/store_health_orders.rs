@@ -1,6 +1,7 @@
-//! The health of a webhook ends alike in whatever order and batches its results are recorded: all patterns of four
-//! results, in all orders, in all batches, beside what they say in the order of time.
+//! What the health of a webhook comes to in whatever order and batches its results are recorded: all patterns of four
+//! results, in all orders, in all batches. It is what they say in the order of time, but for what [`is_exact`] tells.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -80,49 +81,54 @@ fn is_exact(batches: &[&[Told]]) -> bool {
 }
 
 #[tokio::test]
-async fn results_in_any_order_and_any_batches_end_as_in_the_order_of_time() {
+async fn any_order_and_any_batches_end_as_the_order_of_time_where_that_can_be_known() {
     let fixture = Fixture::new().await;
     let mut session = fixture.session().await;
     let webhook = fixture.webhook().await;
     let orders = all_orders();
     let mut inexact = 0;
-    for cuts in 0..1_usize << (RESULTS - 1) {
+    for places in all_splits() {
         start_anew(&fixture, orders.len()).await;
-        let ends: Vec<usize> = (1..RESULTS)
-            .filter(|end| cuts & (1 << (end - 1)) != 0)
-            .chain([RESULTS])
-            .collect();
-        let starts = [0].into_iter().chain(ends.iter().copied());
-        let batches: Vec<_> = starts.zip(&ends).map(|(from, &to)| from..to).collect();
-        for batch in &batches {
-            let told = orders.iter().map(|order| &order[batch.clone()]);
-            let told: Vec<&[Told]> = told.collect();
+        for place in &places {
+            let told: Vec<&[Told]> = orders.iter().map(|order| &order[place.clone()]).collect();
             record_batch(&fixture, &mut session, &webhook, &told).await;
         }
         for (order, (health, code)) in orders.iter().zip(stored(&fixture).await) {
-            let batches: Vec<&[Told]> = batches.iter().map(|b| &order[b.clone()]).collect();
+            let batches: Vec<&[Told]> = places.iter().map(|p| &order[p.clone()]).collect();
             let truth = in_order(order);
-            let newest = order.iter().filter(|r| r.second == truth.last_triggered);
-            assert!(
-                newest
-                    .map(|r| r.status())
-                    .any(|status| i32::from(status) == code)
-            );
+            let mut newest = order.iter().filter(|r| r.second == truth.last_triggered);
+            assert!(newest.any(|r| i32::from(r.status()) == code), "{batches:?}");
             if is_exact(&batches) {
                 assert_eq!(health, truth, "{batches:?}");
-                continue;
+            } else {
+                assert_too_low_at_most(&health, &truth, &batches);
+                inexact += usize::from(health != truth);
             }
-            inexact += usize::from(health != truth);
-            let fewer = (1..=truth.failure_count).contains(&health.failure_count);
-            assert!(fewer || health == truth, "{batches:?}: {health:?}");
-            assert!(
-                health.failing_since >= truth.failing_since,
-                "{batches:?}: {health:?}"
-            );
-            assert_eq!(health.last_success, truth.last_success, "{batches:?}");
         }
     }
     assert!(inexact > 0, "the exception is none any more");
+}
+
+/// Failures may be missing, the oldest ones, but not all of them; nothing else differs.
+fn assert_too_low_at_most(health: &Health, truth: &Health, batches: &[&[Told]]) {
+    let case = format!("{batches:?}: {health:?} instead of {truth:?}");
+    let fewer = (1..=truth.failure_count).contains(&health.failure_count);
+    assert!(fewer || health == truth, "{case}");
+    assert!(health.failing_since >= truth.failing_since, "{case}");
+    assert_eq!(health.last_success, truth.last_success, "{case}");
+    assert_eq!(health.last_triggered, truth.last_triggered, "{case}");
+}
+
+/// The places of each batch, in every way to split the results into batches.
+fn all_splits() -> Vec<Vec<Range<usize>>> {
+    let cuts = 0..1_usize << (RESULTS - 1);
+    let split = cuts.map(|cuts| {
+        let is_end = |end: &usize| *end == RESULTS || cuts & (1 << (end - 1)) != 0;
+        let ends: Vec<usize> = (1..=RESULTS).filter(is_end).collect();
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        starts.zip(&ends).map(|(from, &to)| from..to).collect()
+    });
+    split.collect()
 }
 
 /// Every pattern of successes and failures at those times, in every order.

@@ -5,8 +5,6 @@ CREATE TABLE partners (
     name         text NOT NULL,
     plan         text NOT NULL CHECK (plan IN ('Starter', 'Accelerate', 'Command+', 'Enterprise')),
     suspended_at timestamptz,
-    -- When the last suspension ended: a webhook's days of failure count from then.
-    resumed_at   timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
 

@@ -87,8 +87,8 @@ struct FailingRow {
 }
 
 /// Up to `limit` webhooks whose failed attempts since the last success are `at_least` many and span `lasting` or
-/// longer, the worst first. Time in which nothing was tried after the last failure does not count, nor does what was
-/// before the end of a suspension.
+/// longer, the worst first. Time in which nothing was tried after the last failure does not count, nor do the days before
+/// the end of the partner's last suspension; the failures before it do.
 ///
 /// # Errors
 /// Those of any query.

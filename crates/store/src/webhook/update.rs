@@ -148,7 +148,8 @@ async fn write(
     Ok(change)
 }
 
-/// Forgets the failures and the breakers; attempts sent by a version before `version` count no more.
+/// Forgets the last success, the failures and the breakers; attempts sent by a version before `version` count no more.
+/// By another dispatcher's clock a success at the URL before may be later than a failure at this one.
 pub(super) async fn begin_anew(
     conn: &mut AsyncPgConnection,
     id: WebhookId,
