@@ -18,6 +18,9 @@ pub const LATE_MS: Ms = 1_000;
 /// that it came again.
 pub const RECORDED_WITHIN_MS: Ms = 3_000;
 
+/// What a process had begun to send when it was stopped is received by then after it goes on.
+const SENT_AFTER_MS: Ms = 1_000;
+
 /// A fault that struck.
 #[derive(Clone, Debug)]
 pub struct Strike {
@@ -211,7 +214,16 @@ impl Delivery<'_> {
 
     /// Whether it was with its receiver from a moment on and not recorded when a fault struck, soon after that moment.
     fn was_in_flight(&self, since: Ms, strike: &Strike) -> bool {
-        strike.began.saturating_sub(since) <= RECORDED_WITHIN_MS && self.was_open(since, strike)
+        let is_soon = strike.began.saturating_sub(since) <= RECORDED_WITHIN_MS;
+        is_soon && self.was_open(since, strike) || self.was_held(since, strike)
+    }
+
+    /// Whether a process had begun to send it when it was stopped, and its receiver got it as soon as that went on. By then
+    /// the time-out of the attempt is over, and so it ends as a failure.
+    fn was_held(&self, since: Ms, strike: &Strike) -> bool {
+        strike.fault == Fault::StopDispatcher
+            && self.event.due <= strike.struck
+            && since.abs_diff(strike.ended) <= SENT_AFTER_MS
     }
 
     /// Whether a fault struck after a moment and before it was final.

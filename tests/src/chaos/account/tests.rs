@@ -88,6 +88,25 @@ fn a_repetition_is_explained_by_a_kill_between_acceptance_and_record() {
 }
 
 #[test]
+fn what_a_stopped_process_had_begun_to_send_may_come_again_after_it_goes_on() {
+    // Due before the stop, and after it.
+    for (due, unexplained) in [(1_490, 0), (1_600, 1)] {
+        let mut ledger = ledger(&[due]);
+        ledger.requested(0, 0, 0, true, 31_498);
+        ledger.requested(0, 0, 0, true, 36_000);
+        let stop = Strike {
+            ended: 31_500,
+            ..strike(Fault::StopDispatcher, 1_000, 1_495)
+        };
+        let account = settle(&ledger, &rows(&[(2, 36_010)]), &[stop]);
+        assert_eq!(account.unexplained, unexplained, "{due}");
+        let line = &account.lines[&Fault::StopDispatcher];
+        assert_eq!(line.twice + unexplained, 1, "{due}");
+        assert_eq!(line.in_flight + unexplained, 1, "{due}");
+    }
+}
+
+#[test]
 fn an_orderly_end_excuses_no_repetition() {
     let mut ledger = ledger(&[1_490]);
     ledger.requested(0, 0, 0, true, 1_495);
