@@ -69,8 +69,8 @@ pub struct Config {
     pub timeout_ms: u32,
     /// How long an idle connection is kept, in milliseconds. Receivers close theirs after 5 s (Node) to 75 s (nginx).
     pub pool_idle_timeout_ms: u32,
-    /// Idle connections that are kept for one host: as many as may be in flight to it, or a busy host's are opened and
-    /// closed all the time.
+    /// Idle connections that are kept for one host; best as many as `isolation.in_flight_max`. With fewer, a busy host's
+    /// are opened and closed all the time.
     pub pool_idle_per_host: usize,
     /// Open connections, to all hosts, beyond which one that has served its request is closed instead of kept. With the
     /// requests in flight it bounds the sockets.

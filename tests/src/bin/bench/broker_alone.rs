@@ -1,6 +1,7 @@
 //! What the broker alone takes for a message while it is busy with others: from the instant at which it was due to its
 //! delivery, through a quorum queue that nothing of ours touches. At that load no service can be faster.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -77,11 +78,12 @@ async fn samples(target: Target, time: Duration, clock: Clock) -> Samples {
         let latency_us = at_us.saturating_sub(due_us);
         Some(Sample { due_us, latency_us })
     };
+    let numbers: HashSet<u32> = arrived.iter().map(|(number, _)| *number).collect();
     // Those of the first second waited for the publisher's connection, too.
     let counted = arrived.iter().filter(|(number, _)| *number >= PER_SECOND);
     Samples {
         all: counted.filter_map(sample).collect(),
-        lost: published.partners.len() - arrived.len(),
+        lost: published.partners.len().saturating_sub(numbers.len()),
     }
 }
 

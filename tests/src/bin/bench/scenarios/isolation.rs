@@ -108,13 +108,18 @@ async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     outcome.set_broker_alone(&samples, |_| true);
     let each = neighbours.behaviours.len() / usize::try_from(neighbours.partners).unwrap();
     let expected_rows = expected + beside.partners.len() * each;
-    hold_rows_against(&mut outcome, &ours, expected_rows, expected).await;
+    hold_handed_over_against(&mut outcome, &ours, expected_rows, expected).await;
     outcome.memory_mib = ours.memory_mib();
     outcome
 }
 
 /// Keeps the rows; a fault unless there are so many, none of them given up, and the healthy ones delivered.
-async fn hold_rows_against(outcome: &mut Outcome, ours: &Ours, expected: usize, healthy: usize) {
+async fn hold_handed_over_against(
+    outcome: &mut Outcome,
+    ours: &Ours,
+    expected: usize,
+    healthy: usize,
+) {
     let rows = ours.until_recorded(expected, RECORDED_WITHIN).await;
     let delivered = healthy_rows(ours, healthy).await;
     if delivered != healthy {
