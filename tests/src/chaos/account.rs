@@ -223,7 +223,7 @@ impl Delivery<'_> {
     fn was_held(&self, since: Ms, strike: &Strike) -> bool {
         strike.fault == Fault::StopDispatcher
             && self.event.due <= strike.struck
-            && since.abs_diff(strike.ended) <= SENT_AFTER_MS
+            && (strike.ended..=strike.ended + SENT_AFTER_MS).contains(&since)
     }
 
     /// Whether a fault struck after a moment and before it was final.

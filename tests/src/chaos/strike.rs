@@ -168,12 +168,14 @@ impl Striker {
         part.signal(Signal::Stop).await;
         let struck = self.clock.now();
         sleep(step.lasts).await;
+        // Before it goes on: nothing that it sends then is received earlier.
+        let ended = self.clock.now();
         part.signal(Signal::Cont).await;
         Ok(Struck {
             what: part.name().to_owned(),
             began,
             struck,
-            ended: self.clock.now(),
+            ended,
         })
     }
 

@@ -17,7 +17,7 @@ use store::claim::{Claim, ClaimRequest, ClaimSeed, claim};
 use store::delivery::{DeliveryView, StartRequest, Starting};
 use store::keyring::{self, Keyring};
 use store::record::{Batch, EndedAttempt, NewDelivery, Recorded, RecordedEvent, Step, Trace};
-use store::webhook::{Creation, NewWebhook, Webhook};
+use store::webhook::{Creation, NewWebhook, Update, Webhook};
 use store::{Session, Store};
 use tests::Database;
 use tests::database::Sql;
@@ -27,6 +27,8 @@ use uuid::Uuid;
 pub const ACTOR: &str = "hookctl";
 /// The type that webhooks here subscribe to.
 pub const EVENT_TYPE: &str = "listing.updated";
+/// Where webhooks here don't point at first.
+pub const ANOTHER_URL: &str = "https://elsewhere.example/";
 /// The health version of a webhook whose URL was never changed, and that was never enabled again.
 pub const HEALTH_VERSION: i32 = 1;
 /// Age at which deliveries here are given up.
@@ -88,6 +90,17 @@ impl Fixture {
         store::webhook::create(session, &self.keyring, &new, ACTOR)
             .await
             .unwrap()
+    }
+
+    /// Lets the webhook point to [`ANOTHER_URL`].
+    pub async fn move_webhook(&self, session: &mut Session, webhook: &Webhook) {
+        let update = Update {
+            url: Some(url(ANOTHER_URL)),
+            ..Update::default()
+        };
+        store::webhook::update(session, self.partner, webhook.id, &update, ACTOR)
+            .await
+            .unwrap();
     }
 
     /// The webhook as a dispatcher loads it now.

@@ -213,13 +213,7 @@ async fn results_of_the_version_before_another_url_count_no_more() {
     let webhook = fixture.webhook().await;
     let id = fixture.due(&mut session, "evt_1", &webhook).await;
     fixture.start(&mut session, id, 1).await;
-    let update = Update {
-        url: Some(url("https://elsewhere.example/")),
-        ..Update::default()
-    };
-    store::webhook::update(&mut session, fixture.partner, webhook.id, &update, ACTOR)
-        .await
-        .unwrap();
+    fixture.move_webhook(&mut session, &webhook).await;
     assert_eq!(shown(&fixture, &webhook).await.failure_count, 0);
     record(
         &mut session,
@@ -241,13 +235,7 @@ async fn a_success_at_another_url_ends_no_failures_of_this_one() {
     let mut session = fixture.session().await;
     let webhook = fixture.webhook().await;
     record_results(&fixture, &mut session, [sent(&webhook, (5, 200))]).await;
-    let update = Update {
-        url: Some(url("https://elsewhere.example/")),
-        ..Update::default()
-    };
-    store::webhook::update(&mut session, fixture.partner, webhook.id, &update, ACTOR)
-        .await
-        .unwrap();
+    fixture.move_webhook(&mut session, &webhook).await;
     // Sent by a dispatcher whose clock is behind the other's.
     let failure = Sent {
         health_version: 2,

@@ -7,10 +7,9 @@ use domain::delivery::DeliveryStatus;
 use domain::id::DeliveryId;
 use store::delivery::{StartRequest, Started, Starting, start};
 use store::record::{Step, record as try_record};
-use store::webhook::Update;
 
 use super::store_fixture::{
-    ACTOR, Fixture, LEASE, delivered, ended, failed, key_in_days, keyring, record, retry_in, url,
+    ANOTHER_URL, Fixture, LEASE, delivered, ended, failed, key_in_days, keyring, record, retry_in,
 };
 
 fn started(starting: Starting) -> Started {
@@ -53,18 +52,9 @@ async fn an_attempt_goes_where_the_webhook_points_now() {
     let mut session = fixture.session().await;
     let webhook = fixture.webhook().await;
     let id = fixture.due(&mut session, "evt_1", &webhook).await;
-    let update = Update {
-        url: Some(url("https://elsewhere.example/")),
-        ..Update::default()
-    };
-    store::webhook::update(&mut session, fixture.partner, webhook.id, &update, ACTOR)
-        .await
-        .unwrap();
+    fixture.move_webhook(&mut session, &webhook).await;
     let started = started(fixture.start(&mut session, id, 1).await);
-    assert_eq!(
-        started.subscription.url.as_str(),
-        "https://elsewhere.example/"
-    );
+    assert_eq!(started.subscription.url.as_str(), ANOTHER_URL);
     assert_eq!(started.subscription.version, webhook.version + 1);
 }
 

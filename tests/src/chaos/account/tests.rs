@@ -89,20 +89,26 @@ fn a_repetition_is_explained_by_a_kill_between_acceptance_and_record() {
 
 #[test]
 fn what_a_stopped_process_had_begun_to_send_may_come_again_after_it_goes_on() {
-    // Due before the stop, and after it.
-    for (due, unexplained) in [(1_490, 0), (1_600, 1)] {
+    // Due before the stop and received when it is over; due after it; received while it lasts; received long after it.
+    let cases = [
+        (1_490, 31_502, 0),
+        (1_600, 31_502, 1),
+        (1_490, 31_400, 1),
+        (1_490, 33_000, 1),
+    ];
+    for (due, received, unexplained) in cases {
         let mut ledger = ledger(&[due]);
-        ledger.requested(0, 0, 0, true, 31_498);
+        ledger.requested(0, 0, 0, true, received);
         ledger.requested(0, 0, 0, true, 36_000);
         let stop = Strike {
             ended: 31_500,
             ..strike(Fault::StopDispatcher, 1_000, 1_495)
         };
         let account = settle(&ledger, &rows(&[(2, 36_010)]), &[stop]);
-        assert_eq!(account.unexplained, unexplained, "{due}");
+        assert_eq!(account.unexplained, unexplained, "{due} {received}");
         let line = &account.lines[&Fault::StopDispatcher];
-        assert_eq!(line.twice + unexplained, 1, "{due}");
-        assert_eq!(line.in_flight + unexplained, 1, "{due}");
+        assert_eq!(line.twice + unexplained, 1, "{due} {received}");
+        assert_eq!(line.in_flight + unexplained, 1, "{due} {received}");
     }
 }
 
