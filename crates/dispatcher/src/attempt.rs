@@ -299,7 +299,7 @@ impl Outgoing {
         Target {
             webhook_id: self.subscription.webhook_id,
             partner_id: self.subscription.partner_id,
-            epoch: self.subscription.health_version.into(),
+            epoch: self.subscription.health_version.0.into(),
         }
     }
 }

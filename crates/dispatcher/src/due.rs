@@ -149,7 +149,7 @@ impl Due {
         Target {
             webhook_id: announcement.webhook_id,
             partner_id: announcement.partner_id,
-            epoch: epoch.map_or(0, i64::from),
+            epoch: epoch.map_or(0, |version| version.0.into()),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use domain::event::EventType;
 use domain::id::{PartnerId, WebhookId};
-use domain::webhook::Subscription;
+use domain::webhook::{HealthVersion, Subscription};
 use moka::sync::Cache;
 use store::keyring::Keyring;
 use store::subscription::{PartnerSubscriptions, Unreadable};
@@ -34,7 +34,7 @@ const EPOCHS: usize = 4096;
 pub struct Partner {
     by_type: HashMap<EventType, Vec<Arc<Subscription>>>,
     /// Since which version what happened at a webhook counts.
-    health_versions: HashMap<WebhookId, i32>,
+    health_versions: HashMap<WebhookId, HealthVersion>,
     /// Active webhooks that can't be signed for, because a stored value can't be read. Their deliveries wait.
     unreadable: Vec<Unreadable>,
 }
@@ -55,7 +55,7 @@ impl Partner {
 
     /// Since which version what happened at the webhook counts; `None` when it has no active subscription.
     #[must_use]
-    pub fn health_version(&self, webhook_id: WebhookId) -> Option<i32> {
+    pub fn health_version(&self, webhook_id: WebhookId) -> Option<HealthVersion> {
         self.health_versions.get(&webhook_id).copied()
     }
 

@@ -8,6 +8,11 @@ use crate::limits::{DESCRIPTION_CHARS_MAX, EVENTS_PER_WEBHOOK_MAX};
 use crate::signature::Signer;
 use crate::webhook_url::WebhookUrl;
 
+/// The version of a webhook since which what happened at it counts: a type of its own, so that the version of which an attempt
+/// was made is not taken for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HealthVersion(pub i32);
+
 /// What the dispatcher needs to know of an active webhook to match and to send.
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -15,8 +20,8 @@ pub struct Subscription {
     pub partner_id: PartnerId,
     /// Raised by every change of the webhook.
     pub version: i32,
-    /// The version since which what happened at it counts: its URL was changed, or it was enabled again, then.
-    pub health_version: i32,
+    /// Its URL was changed, or it was enabled again, then.
+    pub health_version: HealthVersion,
     pub url: WebhookUrl,
     pub events: Vec<EventType>,
     pub signer: Signer,

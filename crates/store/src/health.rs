@@ -11,6 +11,7 @@ use diesel::sql_query;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::id::WebhookId;
+use domain::webhook::HealthVersion;
 
 use crate::StoreError;
 use crate::prepared::Prepare as _;
@@ -20,7 +21,7 @@ use crate::prepared::Prepare as _;
 pub struct AttemptResult {
     pub webhook_id: WebhookId,
     /// [`domain::webhook::Subscription::health_version`] when it was sent.
-    pub health_version: i32,
+    pub health_version: HealthVersion,
     pub started_at: DateTime<Utc>,
     pub delivered: bool,
     pub response_code: Option<i32>,
@@ -31,7 +32,7 @@ pub struct AttemptResult {
 pub(crate) struct Health {
     webhook_id: i64,
     /// The version since which results count.
-    since_version: i32,
+    since_version: HealthVersion,
     last_triggered_at: DateTime<Utc>,
     last_response_code: Option<i32>,
     last_success_at: Option<DateTime<Utc>>,
@@ -118,7 +119,7 @@ pub(crate) async fn merge(
          WHERE h.since_version <= excluded.since_version",
     ))
     .bind::<Array<BigInt>, _>(column(rows, |r| r.webhook_id))
-    .bind::<Array<Integer>, _>(column(rows, |r| r.since_version))
+    .bind::<Array<Integer>, _>(column(rows, |r| r.since_version.0))
     .bind::<Array<Timestamptz>, _>(column(rows, |r| r.last_triggered_at))
     .bind::<Array<Nullable<Integer>>, _>(column(rows, |r| r.last_response_code))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(rows, |r| r.last_success_at))
@@ -223,7 +224,7 @@ mod tests {
     fn result(webhook_id: i64, second: i64, code: i32) -> AttemptResult {
         AttemptResult {
             webhook_id: WebhookId(webhook_id),
-            health_version: 2,
+            health_version: HealthVersion(2),
             started_at: at(second),
             delivered: code == 200,
             response_code: Some(code),
@@ -268,7 +269,7 @@ mod tests {
     #[test]
     fn what_was_sent_before_health_began_anew_does_not_count() {
         let older = AttemptResult {
-            health_version: 1,
+            health_version: HealthVersion(1),
             ..result(1, 9, 500)
         };
         let newer = result(1, 5, 200);

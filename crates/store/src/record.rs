@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use domain::attempt::Attempt;
 use domain::id::{DeliveryId, EventKey, PartnerId, WebhookId};
+use domain::webhook::HealthVersion;
 use futures_util::future::{join3, try_join4};
 
 use crate::StoreError;
@@ -190,7 +191,11 @@ impl Rows {
     }
 }
 
-fn result(webhook_id: WebhookId, health_version: i32, attempt: &Attempt) -> AttemptResult {
+fn result(
+    webhook_id: WebhookId,
+    health_version: HealthVersion,
+    attempt: &Attempt,
+) -> AttemptResult {
     AttemptResult {
         webhook_id,
         health_version,

@@ -10,7 +10,7 @@ use diesel::{OptionalExtension as _, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use domain::id::{PartnerId, WebhookId};
 use domain::signature::Signer;
-use domain::webhook::Subscription;
+use domain::webhook::{HealthVersion, Subscription};
 use domain::webhook_url::WebhookUrl;
 
 use crate::error::StoreError;
@@ -34,7 +34,7 @@ pub struct PartnerSubscriptions {
 pub struct Unreadable {
     pub webhook_id: WebhookId,
     pub version: i32,
-    pub health_version: i32,
+    pub health_version: HealthVersion,
     /// What it subscribes to, so that an event for it is not taken for one without a receiver.
     pub events: Vec<String>,
     pub reason: String,
@@ -87,7 +87,7 @@ pub fn read(keyring: &Keyring, stored: Stored) -> Result<Subscription, StoreErro
         webhook_id: WebhookId(stored.webhook_id),
         partner_id,
         version: stored.version,
-        health_version: stored.health_version,
+        health_version: HealthVersion(stored.health_version),
         url: WebhookUrl::parse_stored(&stored.url).map_err(|error| corrupt("the URL", &error))?,
         events,
         signer: Signer::new(&secret),
@@ -158,7 +158,7 @@ pub async fn load_many(
             continue;
         };
         let (webhook_id, events) = (WebhookId(stored.webhook_id), stored.events.clone());
-        let (version, health_version) = (stored.version, stored.health_version);
+        let (version, health_version) = (stored.version, HealthVersion(stored.health_version));
         match read(keyring, stored) {
             Ok(subscription) => partner.subscriptions.push(subscription),
             Err(error) => partner.unreadable.push(Unreadable {

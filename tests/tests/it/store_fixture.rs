@@ -10,7 +10,7 @@ use domain::id::{DeliveryId, EventKey, PartnerId};
 use domain::network::NetworkPolicy;
 use domain::plan::Plan;
 use domain::secret::Secret;
-use domain::webhook::Subscription;
+use domain::webhook::{HealthVersion, Subscription};
 use domain::webhook_url::WebhookUrl;
 use rand::Rng as _;
 use store::claim::{Claim, ClaimRequest, ClaimSeed, claim};
@@ -30,7 +30,7 @@ pub const EVENT_TYPE: &str = "listing.updated";
 /// Where webhooks here don't point at first.
 pub const ANOTHER_URL: &str = "https://elsewhere.example/";
 /// The health version of a webhook whose URL was never changed, and that was never enabled again.
-pub const HEALTH_VERSION: i32 = 1;
+pub const HEALTH_VERSION: HealthVersion = HealthVersion(1);
 /// Age at which deliveries here are given up.
 pub const EXPIRE_AFTER: Duration = Duration::from_secs(60 * 3600);
 /// How long attempts here are their starter's alone.

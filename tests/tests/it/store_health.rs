@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::id::WebhookId;
+use domain::webhook::HealthVersion;
 use store::Session;
 use store::health::{BreakerRow, trim_breakers, write_breaker};
 use store::record::{NewDelivery, Step, record as try_record};
@@ -238,7 +239,7 @@ async fn a_success_at_another_url_ends_no_failures_of_this_one() {
     fixture.move_webhook(&mut session, &webhook).await;
     // Sent by a dispatcher whose clock is behind the other's.
     let failure = Sent {
-        health_version: 2,
+        health_version: HealthVersion(2),
         ..sent(&webhook, (3, 500))
     };
     record_results(&fixture, &mut session, [failure]).await;
@@ -355,7 +356,7 @@ async fn breakers_of_dispatchers_that_are_gone_are_forgotten() {
 struct Sent<'a> {
     webhook: &'a Webhook,
     version: i32,
-    health_version: i32,
+    health_version: HealthVersion,
     /// When it began.
     second: i64,
     status: u16,

@@ -9,6 +9,7 @@ use domain::content_hash::ContentHash;
 use domain::delivery::{DeliveryStatus, ParkReason};
 use domain::event::EventType;
 use domain::id::{DeliveryId, EventId, EventKey, PartnerId, WebhookId};
+use domain::webhook::HealthVersion;
 
 /// All that one transaction records.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ pub struct NewDelivery {
     pub webhook_id: WebhookId,
     pub webhook_version: i32,
     /// [`domain::webhook::Subscription::health_version`] at that version.
-    pub health_version: i32,
+    pub health_version: HealthVersion,
     pub expire_after: Duration,
     pub step: Step,
     /// The first attempt, when it has ended.
@@ -88,7 +89,7 @@ pub struct EndedAttempt {
     /// The webhook's version that was used for sending.
     pub sent_version: i32,
     /// [`domain::webhook::Subscription::health_version`] at that version.
-    pub health_version: i32,
+    pub health_version: HealthVersion,
     /// Delivered, exhausted or retry.
     pub step: Step,
     pub attempt: Attempt,
