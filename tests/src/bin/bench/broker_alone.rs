@@ -1,7 +1,7 @@
 //! What the broker alone takes for a message while it is busy with others: from the instant at which it was due to its
 //! delivery, through a quorum queue that nothing of ours touches. At that load no service can be faster.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -73,17 +73,16 @@ async fn samples(target: Target, time: Duration, clock: Clock) -> Samples {
     let arrived = arrivals(consumer, expected, clock).await;
     let published = publishing.join_next().await.unwrap().unwrap();
     amqp.close().await;
-    let sample = |&(number, at_us): &(u32, u64)| {
-        let due_us = published.due_us(number)?;
+    let sample = |(number, at_us): (&u32, &u64)| {
+        let due_us = published.due_us(*number)?;
         let latency_us = at_us.saturating_sub(due_us);
         Some(Sample { due_us, latency_us })
     };
-    let numbers: HashSet<u32> = arrived.iter().map(|(number, _)| *number).collect();
     // Those of the first second waited for the publisher's connection, too.
-    let counted = arrived.iter().filter(|(number, _)| *number >= PER_SECOND);
+    let counted = arrived.iter().filter(|(number, _)| **number >= PER_SECOND);
     Samples {
         all: counted.filter_map(sample).collect(),
-        lost: published.partners.len().saturating_sub(numbers.len()),
+        lost: published.partners.len().saturating_sub(arrived.len()),
     }
 }
 
@@ -103,9 +102,9 @@ async fn consume(amqp: &Amqp) -> Consumer {
     consumer.await.unwrap()
 }
 
-/// Number and time of each of so many messages.
-async fn arrivals(mut consumer: Consumer, expected: usize, clock: Clock) -> Vec<(u32, u64)> {
-    let mut arrived = Vec::new();
+/// The time at which each of so many messages arrived first, by number: one whose confirm was lost is published again.
+async fn arrivals(mut consumer: Consumer, expected: usize, clock: Clock) -> HashMap<u32, u64> {
+    let mut arrived = HashMap::new();
     while arrived.len() < expected {
         let Ok(delivery) = timeout(QUIET, consumer.next()).await else {
             break;
@@ -115,7 +114,7 @@ async fn arrivals(mut consumer: Consumer, expected: usize, clock: Clock) -> Vec<
         let event: serde_json::Value = serde_json::from_slice(&delivery.data).unwrap();
         let id = event.get("id").and_then(serde_json::Value::as_str);
         let number = id.and_then(|id| number_of(id.as_bytes()));
-        arrived.push((number.unwrap(), at_us));
+        arrived.entry(number.unwrap()).or_insert(at_us);
         delivery.ack(BasicAckOptions::default()).await.unwrap();
     }
     arrived
