@@ -2,8 +2,9 @@
 //!
 //! An event belongs to the fault in whose window it was due; a window begins some time before its fault and ends where
 //! the next one begins, so that what is in flight when a fault strikes belongs to it. A delivery that arrived twice
-//! belongs to the fault that explains it: it was with the receiver and not recorded when the fault struck. What no
-//! fault explains is told apart, and is a defect whatever the numbers.
+//! belongs to the fault that explains it: it was with the receiver and not recorded when the fault struck, nor when it came
+//! again. Each fault explains one repetition of a delivery. What no fault explains is told apart, and is a defect whatever
+//! the numbers.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,9 @@ pub const RECORDED_WITHIN_MS: Ms = 3_000;
 
 /// What a process had begun to send when it was stopped is received by then after it goes on.
 const SENT_AFTER_MS: Ms = 1_000;
+
+/// The clock of the receivers and that of the rows may come apart by this.
+const CLOCKS_MS: Ms = 100;
 
 /// A fault that struck.
 #[derive(Clone, Debug)]
@@ -58,7 +62,8 @@ pub struct Line {
     pub expected: usize,
     pub delivered: usize,
     pub twice: usize,
-    /// Deliveries that were with the receiver and not recorded when the faults struck.
+    /// Deliveries that were with the receiver and not recorded when the faults struck, and those that a process which was
+    /// stopped may have begun to send.
     pub in_flight: usize,
     /// For each fault, the time until the last event that it held up had arrived.
     pub recovery: Vec<Ms>,
@@ -173,7 +178,7 @@ fn settle_event(
                 event.partner, got.requests
             ));
         }
-        let first = got.accepted_at().first().copied();
+        let first = got.accepted_at().next();
         let late_at = first.filter(|at| at.saturating_sub(event.due) > LATE_MS);
         if let Some((window, at)) = window.zip(late_at).filter(|_| manner == Manner::Healthy) {
             late[window] = late[window].max(at);
@@ -207,84 +212,110 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// Whether it had been tried and was not final when a fault struck.
-    fn was_with_receiver(&self, strike: &Strike) -> bool {
-        self.was_open(self.got.first_request, strike)
+    /// Whether a request of it was not recorded when a fault struck.
+    fn was_in_flight(&self, requested: Ms, strike: &Strike) -> bool {
+        self.was_with_receiver(requested, strike) || self.was_held(requested, strike)
     }
 
-    /// Whether it was with its receiver from a moment on and not recorded when a fault struck, soon after that moment.
-    fn was_in_flight(&self, since: Ms, strike: &Strike) -> bool {
-        let is_soon = strike.began.saturating_sub(since) <= RECORDED_WITHIN_MS;
-        is_soon && self.was_open(since, strike) || self.was_held(since, strike)
+    /// Whether the fault struck soon after the request.
+    fn was_with_receiver(&self, requested: Ms, strike: &Strike) -> bool {
+        let is_soon = strike.began.saturating_sub(requested) <= RECORDED_WITHIN_MS;
+        is_soon && requested <= strike.struck && self.was_open_at(strike.began)
     }
 
-    /// Whether a process had begun to send it when it was stopped, and its receiver got it as soon as that went on. By then
-    /// the time-out of the attempt is over, and so it ends as a failure.
-    fn was_held(&self, since: Ms, strike: &Strike) -> bool {
+    /// Whether a process may have begun to send the request when it was stopped: its receiver got it as soon as that went
+    /// on. By then the time-out of the attempt is over, and so it ends as a failure.
+    fn was_held(&self, requested: Ms, strike: &Strike) -> bool {
         strike.fault == Fault::StopDispatcher
             && self.event.due <= strike.struck
-            && (strike.ended..=strike.ended + SENT_AFTER_MS).contains(&since)
+            && (strike.ended..=strike.ended + SENT_AFTER_MS).contains(&requested)
+            && self.was_open_at(strike.began)
     }
 
-    /// Whether a fault struck after a moment and before it was final.
-    fn was_open(&self, since: Ms, strike: &Strike) -> bool {
-        let finished = self.row.map(|row| row.finished);
-        self.got.requests > 0
-            && since <= strike.struck
-            && finished.is_none_or(|finished| finished >= strike.began)
+    /// Whether it was not final at that moment.
+    fn was_open_at(&self, at: Ms) -> bool {
+        self.row.is_none_or(|row| row.finished >= at)
+    }
+
+    /// Whether a fault made a delivery that was accepted come again: the first was in flight, and nothing was recorded until
+    /// it came again; or what came again is what a stopped process sent when it went on.
+    fn came_again_by(&self, strike: &Strike, [before, after]: [Ms; 2]) -> bool {
+        let was_open = self.was_open_at(after.saturating_sub(CLOCKS_MS));
+        let was_lost = was_open && self.was_in_flight(before, strike);
+        strike.began <= after && (was_lost || self.was_held(after, strike))
+    }
+
+    /// Whether a fault explains that the receiver saw a request which no attempt of the row says.
+    fn was_not_recorded_by(&self, strike: &Strike) -> bool {
+        let is_in_flight = |requested| self.was_in_flight(requested, strike);
+        strike.twice == Twice::InFlight && self.got.requested_at().any(is_in_flight)
+    }
+
+    /// Whether a fault explains that the row says an attempt of which the receiver saw nothing. The receiver never dies: it
+    /// was held up within the dispatcher itself.
+    fn was_not_sent_by(&self, strike: &Strike) -> bool {
+        strike.fault == Fault::StopDispatcher
+            && self.event.due <= strike.struck
+            && self.was_open_at(strike.ended)
     }
 }
 
 fn settle_twice(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
-    let (got, row) = (delivery.got, delivery.row);
-    let times = got.accepted_at();
     for strike in strikes {
-        let is_held = |&since: &Ms| delivery.was_in_flight(since, strike);
-        if times.first().is_some_and(is_held) {
+        let is_in_flight = |requested| delivery.was_in_flight(requested, strike);
+        if delivery.got.accepted_at().any(is_in_flight) {
             account.lines.entry(strike.fault).or_default().in_flight += 1;
         }
     }
+    if delivery.got.accepted > 1 {
+        settle_repetitions(strikes, delivery, account);
+    }
+}
+
+fn settle_repetitions(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
+    let (event, row) = (delivery.event, delivery.row);
+    let times: Vec<_> = delivery.got.accepted_at().collect();
+    let mut unused: Vec<_> = strikes.iter().collect();
     for again in times.windows(2) {
         let &[before, after] = again else { continue };
-        match excuse(strikes, delivery, before, after) {
-            Some(strike) => account.lines.entry(strike.fault).or_default().twice += 1,
-            None => {
-                account.unexplained += 1;
-                let (before, after) = (span(before), span(after));
+        let excuse = excuse(&unused, delivery, [before, after]);
+        let strike = excuse.map(|place| unused.swap_remove(place));
+        let (before, after) = (span(before), span(after));
+        if let Some(strike) = strike {
+            account.lines.entry(strike.fault).or_default().twice += 1;
+            if strike.twice == Twice::Never {
                 account.problems.push(format!(
-                    "a delivery was accepted at {before:?} and again at {after:?}, without a fault between that \
-                     explains it; {:?}, {row:?}",
-                    delivery.event
+                    "a delivery was accepted at {before:?} and again at {after:?}, and {} ({}) excuses no repetition; \
+                     {event:?}, {row:?}",
+                    strike.fault, strike.what
                 ));
             }
+        } else {
+            account.unexplained += 1;
+            account.problems.push(format!(
+                "a delivery was accepted at {before:?} and again at {after:?}, without a fault between that explains it; \
+                 {event:?}, {row:?}"
+            ));
         }
     }
-    let more = usize::from(got.accepted) - times.len();
-    if more > 0 {
-        account.unexplained += more;
-        let accepted = got.accepted;
+    let accepted = usize::from(delivery.got.accepted);
+    if accepted > times.len() {
+        account.unexplained += accepted - times.len();
         account.problems.push(format!(
-            "a delivery was accepted {accepted} times; {:?}, {row:?}",
-            delivery.event
+            "a delivery was accepted {accepted} times; {event:?}, {row:?}"
         ));
     }
 }
 
-/// The fault because of which a delivery that was accepted came again. One that excuses no repetition is named where there is
-/// no other, and then counts against itself.
-fn excuse<'a>(
-    strikes: &'a [Strike],
-    delivery: &Delivery,
-    before: Ms,
-    after: Ms,
-) -> Option<&'a Strike> {
-    let between =
-        |strike: &&Strike| strike.began <= after && delivery.was_in_flight(before, strike);
-    let in_flight = strikes
-        .iter()
-        .filter(between)
-        .find(|strike| strike.twice == Twice::InFlight);
-    in_flight.or_else(|| strikes.iter().find(between))
+/// The place of the fault because of which a delivery that was accepted came again. One that excuses no repetition is named
+/// where there is no other.
+fn excuse(strikes: &[&Strike], delivery: &Delivery, again: [Ms; 2]) -> Option<usize> {
+    let find = |twice| {
+        strikes
+            .iter()
+            .position(|strike| strike.twice == twice && delivery.came_again_by(strike, again))
+    };
+    find(Twice::InFlight).or_else(|| find(Twice::Never))
 }
 
 fn settle_record(strikes: &[Strike], delivery: &Delivery, account: &mut Account) {
@@ -313,24 +344,26 @@ fn settle_record(strikes: &[Strike], delivery: &Delivery, account: &mut Account)
             .push("a row says delivered, and no receiver accepted it".to_owned());
     }
     if row.attempts != got.requests {
-        account.records.differing += 1;
-        // The receiver never dies: a request that it did not see was held up within the dispatcher itself.
-        let unseen = row.attempts > got.requests;
-        let explained = strikes.iter().any(|strike| {
-            let explains = match unseen {
-                true => strike.fault == Fault::StopDispatcher,
-                false => strike.twice == Twice::InFlight,
-            };
-            explains && delivery.was_with_receiver(strike)
-        });
-        if !explained {
-            account.records.unexplained += 1;
-            let at = span(got.first_request);
-            account.problems.push(format!(
-                "a delivery has {} attempts and {} requests, the first at {at:?}, and no fault explains it",
-                row.attempts, got.requests
-            ));
-        }
+        settle_difference(strikes, delivery, row, account);
+    }
+}
+
+/// A row that counts other attempts than its receiver saw requests needs a fault for each of them.
+fn settle_difference(strikes: &[Strike], delivery: &Delivery, row: Row, account: &mut Account) {
+    account.records.differing += 1;
+    let requests = delivery.got.requests;
+    let explains = |strike: &&Strike| match row.attempts > requests {
+        true => delivery.was_not_sent_by(strike),
+        false => delivery.was_not_recorded_by(strike),
+    };
+    let explained = strikes.iter().filter(explains).count();
+    if explained < usize::from(row.attempts.abs_diff(requests)) {
+        account.records.unexplained += 1;
+        let times: Vec<_> = delivery.got.requested_at().map(span).collect();
+        account.problems.push(format!(
+            "a delivery has {requests} requests, at {times:?}, and {explained} faults explain the difference; {:?}, {row:?}",
+            delivery.event
+        ));
     }
 }
 
@@ -347,24 +380,6 @@ fn find_problems(ledger: &Ledger, strikes: &[Strike], account: &mut Account) {
             "no recovery in time from {} ({}) at {at:?}",
             strike.fault, strike.what
         ));
-    }
-    let lines: Vec<_> = account
-        .lines
-        .iter()
-        .map(|(fault, line)| (*fault, line.clone()))
-        .collect();
-    for (fault, line) in lines {
-        let mut of_fault = strikes.iter().filter(|strike| strike.fault == fault);
-        let most = match of_fault.any(|strike| strike.twice == Twice::InFlight) {
-            false => 0,
-            true => line.in_flight,
-        };
-        if line.twice > most {
-            account.problems.push(format!(
-                "{fault}: {} repetitions, and at most {most} are excused",
-                line.twice
-            ));
-        }
     }
 }
 

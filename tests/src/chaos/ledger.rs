@@ -33,19 +33,40 @@ pub struct Got {
     pub requests: u16,
     /// Those that were, or would have been, answered with a 200.
     pub accepted: u16,
-    pub first_request: Ms,
-    /// When the first of them were accepted, as many as there were.
-    pub accepted_at: [Ms; ACCEPTED_KEPT],
+    kept: [Request; REQUESTS_KEPT],
 }
 
-/// Repetitions beyond have no time, and with that no excuse.
-pub const ACCEPTED_KEPT: usize = 3;
+#[derive(Clone, Copy, Debug, Default)]
+struct Request {
+    at: Ms,
+    accepted: bool,
+}
+
+/// Requests beyond have no time, and with that no excuse.
+pub const REQUESTS_KEPT: usize = 5;
 
 impl Got {
-    /// Those times at which it was accepted that were kept.
-    #[must_use]
-    pub fn accepted_at(&self) -> &[Ms] {
-        &self.accepted_at[..usize::from(self.accepted).min(ACCEPTED_KEPT)]
+    fn add(&mut self, request: Request) {
+        if let Some(place) = self.kept.get_mut(usize::from(self.requests)) {
+            *place = request;
+        }
+        self.requests = self.requests.saturating_add(1);
+        self.accepted = self.accepted.saturating_add(request.accepted.into());
+    }
+
+    fn kept(&self) -> &[Request] {
+        &self.kept[..usize::from(self.requests).min(REQUESTS_KEPT)]
+    }
+
+    /// When its first requests came.
+    pub fn requested_at(&self) -> impl Iterator<Item = Ms> {
+        self.kept().iter().map(|request| request.at)
+    }
+
+    /// When those of them came that were accepted.
+    pub fn accepted_at(&self) -> impl Iterator<Item = Ms> {
+        let accepted = self.kept().iter().filter(|request| request.accepted);
+        accepted.map(|request| request.at)
     }
 }
 
@@ -110,16 +131,7 @@ impl Ledger {
             return;
         }
         let got = &mut self.got[number as usize * HOOKS_MAX + hook];
-        if got.requests == 0 {
-            got.first_request = at;
-        }
-        got.requests = got.requests.saturating_add(1);
-        if accepted {
-            if let Some(place) = got.accepted_at.get_mut(usize::from(got.accepted)) {
-                *place = at;
-            }
-            got.accepted = got.accepted.saturating_add(1);
-        }
+        got.add(Request { at, accepted });
     }
 
     pub fn stray(&mut self) {
@@ -197,17 +209,27 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_remembers_when_it_was_accepted() {
+    fn a_delivery_remembers_when_it_was_requested_and_accepted() {
         let mut ledger = ledger();
         let first = ledger.publish(0);
-        for (accepted, at) in [(false, 10), (true, 20), (true, 30), (true, 40)] {
+        for (accepted, at) in [(false, 10), (true, 20), (true, 30), (false, 40)] {
             ledger.requested(first, 0, 1, accepted, at);
         }
         let (_, got) = ledger.deliveries_of(0).nth(1).unwrap();
-        assert_eq!((got.requests, got.accepted), (4, 3));
-        assert_eq!(
-            (got.first_request, got.accepted_at()),
-            (10, &[20, 30, 40][..])
-        );
+        assert_eq!((got.requests, got.accepted), (4, 2));
+        assert!(got.requested_at().eq([10, 20, 30, 40]));
+        assert!(got.accepted_at().eq([20, 30]));
+    }
+
+    #[test]
+    fn requests_beyond_those_kept_are_counted() {
+        let mut ledger = ledger();
+        let first = ledger.publish(0);
+        for at in 0..8 {
+            ledger.requested(first, 0, 0, true, at);
+        }
+        let (_, got) = ledger.deliveries_of(0).next().unwrap();
+        assert_eq!((got.requests, got.accepted), (8, 8));
+        assert_eq!(got.accepted_at().count(), REQUESTS_KEPT);
     }
 }

@@ -112,6 +112,72 @@ fn what_a_stopped_process_had_begun_to_send_may_come_again_after_it_goes_on() {
     }
 }
 
+/// A stop at 1,495 until 31,500 of a dispatcher that had begun to send what was due at 1,490.
+fn settle_stopped(requests: &[Ms], row: (u16, Ms)) -> Account {
+    let mut ledger = ledger(&[1_490]);
+    for at in requests {
+        ledger.requested(0, 0, 0, true, *at);
+    }
+    let stop = Strike {
+        ended: 31_500,
+        ..strike(Fault::StopDispatcher, 1_000, 1_495)
+    };
+    settle(&ledger, &rows(&[row]), &[stop])
+}
+
+#[test]
+fn what_a_stopped_process_sends_when_it_goes_on_may_miss_in_the_row() {
+    // Taken over by the other process before the first one recorded it; sent by the other while the first stood still;
+    // timed out before it was written.
+    let cases: [(&[Ms], _); 3] = [
+        (&[31_502, 31_900], (1, 31_910)),
+        (&[24_000, 31_502], (1, 24_010)),
+        (&[32_500], (2, 32_510)),
+    ];
+    for (requests, row) in cases {
+        let account = settle_stopped(requests, row);
+        assert_eq!(account.records.differing, 1, "{requests:?}");
+        assert!(account.problems.is_empty(), "{:?}", account.problems);
+        let twice = account.lines[&Fault::StopDispatcher].twice;
+        assert_eq!(twice, requests.len() - 1, "{requests:?}");
+    }
+}
+
+#[test]
+fn what_was_recorded_must_not_come_again_because_a_process_stood_still() {
+    // Recorded after it went on; recorded before it was stopped.
+    for (requests, finished) in [([31_502, 36_000], 31_510), ([1_492, 31_502], 1_494)] {
+        let account = settle_stopped(&requests, (2, finished));
+        assert_eq!(account.unexplained, 1, "{requests:?}");
+        assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+    }
+}
+
+#[test]
+fn a_stop_explains_one_repetition_of_a_delivery() {
+    let account = settle_stopped(&[31_502, 31_800, 32_300], (3, 32_310));
+    assert_eq!(account.lines[&Fault::StopDispatcher].twice, 1);
+    assert_eq!(account.unexplained, 1);
+}
+
+#[test]
+fn two_parts_that_send_nothing_excuse_no_repetition() {
+    let mut ledger = ledger(&[1_490, 9_490]);
+    for at in [1_495, 2_700] {
+        ledger.requested(0, 0, 0, true, at);
+    }
+    ledger.requested(1, 0, 0, true, 9_495);
+    let harmless = Strike {
+        twice: Twice::Never,
+        ..strike(Fault::KillTwo, 1_000, 1_500)
+    };
+    let other = strike(Fault::KillTwo, 9_000, 9_500);
+    let rows = rows(&[(2, 2_710), (1, 9_510)]);
+    let account = settle(&ledger, &rows, &[harmless, other]);
+    assert_eq!(account.lines[&Fault::KillTwo].twice, 1);
+    assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
 #[test]
 fn an_orderly_end_excuses_no_repetition() {
     let mut ledger = ledger(&[1_490]);
@@ -188,6 +254,19 @@ fn attempts_that_no_request_explains_are_a_problem() {
     let account = settle(&ledger, &rows(&[(2, 120)]), &[]);
     assert_eq!(account.records.unexplained, 1);
     assert_eq!(account.problems.len(), 1, "{:?}", account.problems);
+}
+
+/// It failed, was recorded and waits for its next attempt.
+#[test]
+fn a_kill_long_after_a_request_does_not_explain_that_it_is_in_no_row() {
+    for (requested, unexplained) in [(11_000, 0), (1_110, 1)] {
+        let mut ledger = ledger(&[1_100]);
+        ledger.requested(0, 0, 0, false, requested);
+        ledger.requested(0, 0, 0, true, 14_000);
+        let strikes = [strike(Fault::KillDispatcher, 10_000, 11_010)];
+        let account = settle(&ledger, &rows(&[(1, 14_010)]), &strikes);
+        assert_eq!(account.records.unexplained, unexplained, "{requested}");
+    }
 }
 
 #[test]
