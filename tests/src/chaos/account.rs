@@ -22,6 +22,9 @@ pub const RECORDED_WITHIN_MS: Ms = 3_000;
 /// What a process had begun to send when it was stopped is received by then after it goes on.
 const SENT_AFTER_MS: Ms = 1_000;
 
+/// What was written to a connection before a fault struck is noted by its receiver by then after it.
+const NOTED_AFTER_MS: Ms = 250;
+
 /// The clock of the receivers and that of the rows may come apart by this.
 const CLOCKS_MS: Ms = 100;
 
@@ -217,10 +220,12 @@ impl Delivery<'_> {
         self.was_with_receiver(requested, strike) || self.was_held(requested, strike)
     }
 
-    /// Whether the fault struck soon after the request.
+    /// Whether the fault struck soon after the request was sent.
     fn was_with_receiver(&self, requested: Ms, strike: &Strike) -> bool {
         let is_soon = strike.began.saturating_sub(requested) <= RECORDED_WITHIN_MS;
-        is_soon && requested <= strike.struck && self.was_open_at(strike.began)
+        let is_sent_before =
+            self.event.due <= strike.struck && requested <= strike.struck + NOTED_AFTER_MS;
+        is_soon && is_sent_before && self.was_open_at(strike.began)
     }
 
     /// Whether a process may have begun to send the request when it was stopped: its receiver got it as soon as that went

@@ -88,6 +88,20 @@ fn a_repetition_is_explained_by_a_kill_between_acceptance_and_record() {
 }
 
 #[test]
+fn what_was_sent_before_a_fault_may_be_noted_after_it() {
+    // Noted soon; due after the fault, and so not sent before it; noted long after it.
+    for (due, noted, unexplained) in [(1_509, 1_511, 0), (1_511, 1_512, 1), (1_509, 1_900, 1)] {
+        let mut ledger = ledger(&[due]);
+        ledger.requested(0, 0, 0, true, noted);
+        ledger.requested(0, 0, 0, true, 2_700);
+        let strikes = [strike(Fault::KillDispatcher, 1_000, 1_500)];
+        let account = settle(&ledger, &rows(&[(2, 2_710)]), &strikes);
+        assert_eq!(account.unexplained, unexplained, "{due} {noted}");
+        assert_eq!(account.problems.len(), unexplained, "{due} {noted}");
+    }
+}
+
+#[test]
 fn what_a_stopped_process_had_begun_to_send_may_come_again_after_it_goes_on() {
     // Due before the stop and received when it is over; due after it; received while it lasts; received long after it.
     let cases = [
