@@ -8,8 +8,8 @@ use crate::limits::{DESCRIPTION_CHARS_MAX, EVENTS_PER_WEBHOOK_MAX};
 use crate::signature::Signer;
 use crate::webhook_url::WebhookUrl;
 
-/// The version of a webhook since which what happened at it counts: a type of its own, so that the version of which an attempt
-/// was made is not taken for it.
+/// The version of a webhook since which what happened at it counts: that in which its URL was changed or it was enabled
+/// again. A type of its own, so that the version that an attempt was sent with is not taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HealthVersion(pub i32);
 
@@ -20,7 +20,7 @@ pub struct Subscription {
     pub partner_id: PartnerId,
     /// Raised by every change of the webhook.
     pub version: i32,
-    /// Its URL was changed, or it was enabled again, then.
+    /// Raised by those changes only that begin its health anew.
     pub health_version: HealthVersion,
     pub url: WebhookUrl,
     pub events: Vec<EventType>,
