@@ -53,7 +53,7 @@ impl Server {
         folder: &Path,
         afterwards: Afterwards,
     ) -> Self {
-        let script = local_scripts().join(format!("{name}.sh"));
+        let script = script(name);
         std::fs::create_dir_all(folder).unwrap();
         let guardian = guardian(&script, folder, afterwards);
         Self {
@@ -174,8 +174,10 @@ fn guardian(script: &Path, folder: &Path, afterwards: Afterwards) -> Child {
         .expect("setsid and bash are there")
 }
 
-fn local_scripts() -> PathBuf {
-    repository().join("deploy/local")
+/// The script of a server, such as `rabbitmq`, under `deploy/local`.
+#[must_use]
+pub fn script(name: &str) -> PathBuf {
+    repository().join(format!("deploy/local/{name}.sh"))
 }
 
 /// The root of the repository.

@@ -7,6 +7,7 @@ use tests::{Database, Process, Vhost, process};
 
 use crate::run::{self, Load, Outcome, first_webhooks};
 use crate::scenarios::Context;
+use crate::settle::settle;
 use crate::subscribers::EVENT_TYPE;
 
 const QUEUE: &str = "bare.events";
@@ -28,7 +29,12 @@ pub enum Claim {
 
 impl Bare {
     /// Sends each event to so many webhooks of the receiver.
-    pub async fn start(receiver: &LoadReceiver, webhooks: u32, claim: Claim) -> Self {
+    pub async fn start(
+        context: &Context,
+        receiver: &LoadReceiver,
+        webhooks: u32,
+        claim: Claim,
+    ) -> Self {
         let (database, vhost) = (Database::empty().await, Vhost::create().await);
         let mut command = Command::new(process::program("bare-pipeline"));
         command.args((claim == Claim::Simple).then_some("--claim"));
@@ -36,8 +42,7 @@ impl Bare {
         command.args((0..webhooks).map(|webhook| receiver.url(Behaviour::Ok, webhook)));
         let process = Process::spawn("bare-pipeline", command);
         process.until_output("ready").await;
-        // What earlier runs have left to be written is not this one's.
-        database.sql().await.execute("CHECKPOINT").await;
+        settle(&database.sql().await, &context.folder).await;
         Self {
             process,
             vhost,

@@ -20,6 +20,7 @@ mod ours;
 mod report;
 mod run;
 mod scenarios;
+mod settle;
 mod subscribers;
 mod usage;
 

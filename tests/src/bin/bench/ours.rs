@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::run::{self, Load, Outcome};
 use crate::scenarios::{Context, RECORDED_WITHIN};
+use crate::settle::settle;
 use crate::subscribers::{self, EVENT_TYPE, Subscriber};
 use crate::usage::Memory;
 
@@ -29,7 +30,7 @@ pub type Rows = BTreeMap<String, usize>;
 
 impl Ours {
     /// With these webhooks, and so many dispatchers; ready.
-    pub async fn start(subscribers: &[Subscriber], dispatchers: usize) -> Self {
+    pub async fn start(context: &Context, subscribers: &[Subscriber], dispatchers: usize) -> Self {
         let (database, vhost) = (Database::create().await, Vhost::create().await);
         let settings = Settings::defaults(&database.url(), vhost.url()).with_environment();
         let sql = database.sql().await;
@@ -47,8 +48,7 @@ impl Ours {
         }
         ours.api.until_ready().await;
         ours.retry.until_ready().await;
-        // What earlier runs have left to be written is not this one's.
-        sql.execute("CHECKPOINT").await;
+        settle(&sql, &context.folder).await;
         // What was just made has no statistics yet, as it would have where partners came one by one.
         sql.execute("ANALYZE partners, webhooks, webhook_health")
             .await;

@@ -34,7 +34,7 @@ pub async fn dispatchers(context: &Context) -> Findings {
 
 async fn coming_and_going(context: &Context) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let mut ours = Ours::start(&one_partner(&receiver, 1), 2).await;
+    let mut ours = Ours::start(context, &one_partner(&receiver, 1), 2).await;
     let load = Load::flood(ours.target(PADDING_BYTES), context.flood_time());
     let changing = async {
         for _ in 0..CHANGES {

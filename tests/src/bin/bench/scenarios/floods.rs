@@ -59,14 +59,19 @@ async fn beside_bare(context: &Context, findings: &mut Findings, events: Events)
 
 async fn flood_bare(context: &Context, events: Events) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let bare = Bare::start(&receiver, events.webhooks, Claim::None).await;
+    let bare = Bare::start(context, &receiver, events.webhooks, Claim::None).await;
     let load = Load::flood(bare.target(events.padding_bytes), context.flood_time());
     bare.measure(context, load, &receiver).await
 }
 
 pub(super) async fn flood_ours(context: &Context, events: Events, dispatchers: usize) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let ours = Ours::start(&one_partner(&receiver, events.webhooks), dispatchers).await;
+    let ours = Ours::start(
+        context,
+        &one_partner(&receiver, events.webhooks),
+        dispatchers,
+    )
+    .await;
     let load = Load::flood(ours.target(events.padding_bytes), context.flood_time());
     let webhooks = first_webhooks(events.webhooks);
     ours.measure(context, load, &receiver, webhooks, 0).await

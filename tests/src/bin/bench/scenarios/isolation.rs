@@ -80,7 +80,7 @@ async fn beside(context: &Context, what: &str, bad: Neighbours) -> Findings {
 
 async fn run(context: &Context, neighbours: &Neighbours) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let ours = Ours::start(&subscribers(&receiver, neighbours), 1).await;
+    let ours = Ours::start(context, &subscribers(&receiver, neighbours), 1).await;
     let (time, clock) = (context.steady_time(), receiver.clock());
     // A cold cache and new connections would count among the slowest, on both sides.
     let warm_up = healthy_load(&ours, 0, WARM_UP).publish(clock).await;

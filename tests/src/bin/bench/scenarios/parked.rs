@@ -25,7 +25,7 @@ pub async fn parked(context: &Context) -> Findings {
     let receiver = LoadReceiver::start(Clock::start());
     let url = receiver.url(Behaviour::Ill, 0);
     let partner = ONLY_PARTNER;
-    let ours = Ours::start(&[Subscriber { partner, url }], 1).await;
+    let ours = Ours::start(context, &[Subscriber { partner, url }], 1).await;
     Memory::forget_most_of_broker(&context.folder);
     let mut load = Load::flood(ours.target(PADDING_BYTES), Duration::from_secs(600));
     load.count_max = EVENTS;

@@ -55,7 +55,7 @@ pub async fn flood(context: &Context) -> Findings {
 async fn run(context: &Context, flood: u32) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
     // The queues are there once a dispatcher has declared them; who stands where is asked while none consumes.
-    let mut ours = Ours::start(&subscribers(&receiver), 1).await;
+    let mut ours = Ours::start(context, &subscribers(&receiver), 1).await;
     ours.end_dispatcher().await;
     let in_the_same_shard = neighbours_in_shard(&ours, receiver.clock()).await;
     ours.add_dispatcher().await;

@@ -63,7 +63,7 @@ async fn flood(context: &Context, partners: u32, traffic: Traffic) -> (Outcome, 
             url: receiver.url(Behaviour::Ok, webhook),
         })
         .collect();
-    let ours = Ours::start(&subscribers, 1).await;
+    let ours = Ours::start(context, &subscribers, 1).await;
     let mut load = Load::flood(ours.target(PADDING_BYTES), context.flood_time());
     load.partner = choice(partners, traffic);
     let outcome = ours.measure(context, load, &receiver, webhooks_of, 0).await;

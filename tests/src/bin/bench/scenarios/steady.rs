@@ -61,7 +61,7 @@ pub async fn broker(context: &Context) -> Findings {
 
 async fn steady_bare(context: &Context, webhooks: u32, per_second: u32, claim: Claim) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let bare = Bare::start(&receiver, webhooks, claim).await;
+    let bare = Bare::start(context, &receiver, webhooks, claim).await;
     let warm = Load::steady(bare.target(PADDING_BYTES), per_second, WARM_UP);
     let warm = bare.measure(context, warm, &receiver).await;
     let mut load = Load::steady(
@@ -75,7 +75,7 @@ async fn steady_bare(context: &Context, webhooks: u32, per_second: u32, claim: C
 
 async fn steady_ours(context: &Context, webhooks: u32, per_second: u32) -> Outcome {
     let receiver = LoadReceiver::start(Clock::start());
-    let ours = Ours::start(&one_partner(&receiver, webhooks), 1).await;
+    let ours = Ours::start(context, &one_partner(&receiver, webhooks), 1).await;
     let warm = Load::steady(ours.target(PADDING_BYTES), per_second, WARM_UP);
     let warm = ours
         .measure(context, warm, &receiver, first_webhooks(webhooks), 0)
