@@ -11,7 +11,7 @@ use tests::servers;
 const END_LOG: &str = "ra_log_wal:force_roll_over(ra_log_wal).";
 
 /// Has PostgreSQL and RabbitMQ, whose files lie under `folder`, write what they owe. RabbitMQ goes on with it for a
-/// moment: a warm-up is to come.
+/// moment, which falls into the warm-up where latencies count. A flood has none, and fills such a log by itself.
 pub async fn settle(sql: &Sql, folder: &Path) {
     sql.execute("CHECKPOINT").await;
     let mut rabbitmqctl = Command::new(servers::script("rabbitmq"));
